@@ -1,0 +1,75 @@
+"""Exclusive locks on files, held by the kernel for as long as the process lives.
+
+flock and not a pid file: a killed process leaves no stale lock, and no restart has to guess. Lock files are never deleted: a second
+process could lock a new file of the same name while the first still holds the old one (R12). Their text is a hint for people.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+
+class FileLock:
+    """An exclusive lock on a file. Not inherited by children of a fork: see `abandon`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+
+    @property
+    def held(self) -> bool:
+        return self._fd is not None
+
+    def take(self, text: str = "") -> bool:
+        """Take the lock and write a hint into its file. Returns False, at once, when another holds it."""
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return False
+        self._fd = fd
+        self.write(text)
+        return True
+
+    def write(self, text: str) -> None:
+        assert self._fd is not None
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, text.encode(), 0)
+
+    def hint(self) -> str:
+        """What the holder wrote about itself, or an empty string."""
+        try:
+            return self.path.read_text(errors="replace").strip()
+        except FileNotFoundError:
+            return ""
+
+    def stat(self) -> os.stat_result:
+        """The file that is locked, which need not be the one that has its name now."""
+        assert self._fd is not None
+        return os.fstat(self._fd)
+
+    def release(self) -> None:
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close the descriptor. In the child of a fork this keeps the parent's lock from living on in the child (R24)."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def is_free(path: Path) -> bool:
+    """Whether nobody holds the lock now. Takes and releases it, so a taker at the same instant has to try again."""
+    if not path.exists():
+        return True
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
