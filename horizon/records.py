@@ -1,0 +1,365 @@
+"""What happened: the records that travel the road, and the types strategies are written with.
+
+Names, argument order and defaults are those of the original (reference: its type pages), so that a strategy written for its paper
+mode runs unchanged. Records are frozen and checked when they are built and again when they are decoded. Prices and sizes are
+floats that stand for the shortest decimal text which gives them back (0.1 is 0.1); times are Unix seconds, UTC.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from horizon.errors import RecordRejected
+
+TEXT_MAX_BYTES = 4096
+CUT_MARK = "…[cut]"
+
+
+class _Word(str, Enum):
+    """An enum stored as its lower snake case word and printed in capitals, as the original does."""
+
+    def __str__(self) -> str:
+        return self.name.upper()
+
+
+class Side(_Word):
+    Yes = "yes"
+    No = "no"
+    Long = "long"
+
+
+class OrderSide(_Word):
+    Buy = "buy"
+    Sell = "sell"
+
+
+class OrderType(_Word):
+    Limit = "limit"
+    Market = "market"
+
+
+class TimeInForce(_Word):
+    GTC = "gtc"
+    GTD = "gtd"
+    FOK = "fok"
+    FAK = "fak"
+    Day = "day"
+
+
+class OrderStatus(_Word):
+    New = "new"
+    Submitted = "submitted"
+    Accepted = "accepted"
+    PartiallyFilled = "partially_filled"
+    Filled = "filled"
+    Canceled = "canceled"
+    Rejected = "rejected"
+
+    @property
+    def is_open(self) -> bool:
+        return self in OPEN_STATUSES
+
+
+OPEN_STATUSES = frozenset({OrderStatus.New, OrderStatus.Submitted, OrderStatus.Accepted, OrderStatus.PartiallyFilled})
+
+
+class FeeCurrency(_Word):
+    """What a fee is counted in: the quote currency, or the thing that was bought (most spot venues take it from there)."""
+
+    Quote = "quote"
+    Base = "base"
+
+
+class RiskEventType(_Word):
+    KillSwitchActivated = "kill_switch_activated"
+    KillSwitchDeactivated = "kill_switch_deactivated"
+    Violation = "violation"
+
+
+class RunStatus(_Word):
+    Running = "running"
+    Ended = "ended"
+    Died = "died"
+
+
+class Fill(msgspec.Struct, frozen=True, array_like=True, tag="f"):
+    """One execution against our order.
+
+    Raises: RecordRejected when a number is NaN or infinite or the size is not positive. Source: persistence page, `fills`.
+    """
+
+    fill_id: str  # unique over all venues, accounts and markets: see the venue contract
+    order_id: str
+    market_id: str
+    side: Side
+    order_side: OrderSide
+    price: float  # quote currency per unit; negative prices exist (spreads, power)
+    size: float  # units, > 0
+    fee: float = 0.0  # in fee_currency; a rebate is negative
+    timestamp: float = 0.0  # when the venue executed it
+    token_id: str | None = None
+    exchange: str = ""
+    is_maker: bool = False
+    multiplier: float = 1.0  # money per unit and price point
+    fee_currency: FeeCurrency = FeeCurrency.Quote
+
+    def __post_init__(self) -> None:
+        # One sum is NaN or infinite when any term is; the slow path then names the culprit.
+        if not (math.isfinite(self.price + self.fee + self.timestamp + self.multiplier) and 0.0 < self.size < math.inf):
+            _refuse_numbers(self, "fill", self.fill_id, ("price", "size", "fee", "timestamp", "multiplier"))
+            _refuse_sizes(self, "fill", self.fill_id)
+        _cut_texts(self, ("fill_id", "order_id", "market_id", "token_id", "exchange"))
+
+
+class OrderEvent(msgspec.Struct, frozen=True, array_like=True, tag="o"):
+    """One status change of one order. Source: persistence page, `order_events`."""
+
+    order_id: str
+    market_id: str
+    side: Side
+    order_side: OrderSide
+    price: float
+    size: float
+    filled_size: float
+    remaining_size: float
+    order_type: OrderType
+    time_in_force: TimeInForce
+    status: OrderStatus
+    status_reason: str | None
+    exchange: str
+    created_at: float  # when the order was made
+    recorded_at: float  # when this change was recorded
+
+    def __post_init__(self) -> None:
+        if not (
+            math.isfinite(self.price + self.filled_size + self.remaining_size + self.created_at) and 0.0 < self.size < math.inf
+        ):
+            _refuse_numbers(self, "order event", self.order_id, ("price", "size", "filled_size", "remaining_size", "created_at"))
+            _refuse_sizes(self, "order event", self.order_id)
+        _cut_texts(self, ("order_id", "market_id", "status_reason", "exchange"))
+
+
+class PositionRow(msgspec.Struct, frozen=True, array_like=True):
+    """One position inside a snapshot: the fold's exact state as decimal text (R5), and the mark it was valued at."""
+
+    market_id: str
+    side: Side
+    exchange: str
+    token_id: str | None
+    size: str
+    cost: str
+    realized_pnl: str
+    fees: str
+    base_fees: str
+    multiplier: float = 1.0
+    mark: float | None = None
+
+
+class PositionSnapshot(msgspec.Struct, frozen=True, array_like=True, tag="s"):
+    """All positions of one run at one moment, as one frame and one transaction (R5)."""
+
+    taken_at: float
+    rows: tuple[PositionRow, ...]
+
+
+class RiskEvent(msgspec.Struct, frozen=True, array_like=True, tag="k"):
+    """A kill switch on or off, or a violation of a limit. Source: persistence page, `risk_events`."""
+
+    event_type: RiskEventType
+    details: str | None
+    timestamp: float
+
+    def __post_init__(self) -> None:
+        _refuse_numbers(self, "risk event", self.event_type.value, ("timestamp",))
+        _cut_texts(self, ("details",))
+
+
+class FillConflict(msgspec.Struct, frozen=True, array_like=True, tag="c"):
+    """A fill whose id is known with other content (R1, R4). It is never applied; the writer makes it a dead letter."""
+
+    fill: Fill
+
+
+class RunStarted(msgspec.Struct, frozen=True, array_like=True, tag="a"):
+    """The first record of a run. `recovered_commit_no` is the place in the commit order that its recovery included (R2)."""
+
+    strategy: str
+    exchange: str
+    started_at: float
+    config: str | None = None  # JSON, without secrets
+    pid: int = 0
+    recovered_commit_no: int = 0
+
+    def __post_init__(self) -> None:
+        _cut_texts(self, ("strategy", "exchange", "config"))
+
+
+class RunEnded(msgspec.Struct, frozen=True, array_like=True, tag="z"):
+    """The last record of a run that ended cleanly."""
+
+    ended_at: float
+    reason: str = "ended"
+
+    def __post_init__(self) -> None:
+        _cut_texts(self, ("reason",))
+
+
+Record = Fill | OrderEvent | PositionSnapshot | RiskEvent | FillConflict | RunStarted | RunEnded
+
+
+class Quote(msgspec.Struct, frozen=True):
+    """What a pipeline wants to have in the market: a bid, an ask, and the size of both. Raises: RecordRejected when crossed."""
+
+    bid: float
+    ask: float
+    size: float = 5.0
+
+    def __post_init__(self) -> None:
+        _refuse_numbers(self, "quote", f"{self.bid} / {self.ask}", ("bid", "ask", "size"))
+        if self.bid > self.ask:
+            raise RecordRejected(f"quote: the bid {self.bid} is above the ask {self.ask}")
+        if self.size <= 0:
+            raise RecordRejected(f"quote: size must be positive, got {self.size}")
+
+    def mid(self) -> float:
+        return (self.bid + self.ask) / 2
+
+    def spread(self) -> float:
+        return self.ask - self.bid
+
+
+def quotes(fair: float, spread: float, size: float = 5.0) -> list[Quote]:
+    """One two-sided quote around a fair value, clamped to 0.01..0.99 as prediction markets need it; [] when that crosses.
+
+    Worked number: quotes(0.5, 0.04) is [Quote(bid=0.48, ask=0.52, size=5)]. For other price ranges build `Quote` directly.
+    """
+    bid = round(max(0.01, min(0.99, fair - spread / 2)), 10)
+    ask = round(max(0.01, min(0.99, fair + spread / 2)), 10)
+    return [] if bid >= ask else [Quote(bid, ask, size)]
+
+
+class Market(msgspec.Struct, frozen=True):
+    """A market a strategy trades. `multiplier` is money per unit and price point (futures, options)."""
+
+    id: str
+    name: str = ""
+    slug: str = ""
+    exchange: str = "paper"
+    expiry: str | None = None
+    active: bool = True
+    yes_token_id: str | None = None
+    no_token_id: str | None = None
+    condition_id: str | None = None
+    neg_risk: bool = False
+    ticker: str | None = None
+    event_id: str | None = None
+    outcome_name: str | None = None
+    asset_class: str | None = None
+    underlying: str | None = None
+    strike_price: float | None = None
+    option_type: str | None = None
+    multiplier: float = 1.0
+
+
+class OrderRequest(msgspec.Struct, frozen=True):
+    """An order before it has an id. Raises: RecordRejected when a number is NaN or infinite or the size is not positive."""
+
+    market_id: str
+    side: Side
+    order_side: OrderSide
+    size: float
+    price: float
+    order_type: OrderType = OrderType.Limit
+    time_in_force: TimeInForce = TimeInForce.GTC
+    post_only: bool = True
+    token_id: str | None = None
+    neg_risk: bool = False
+
+    def __post_init__(self) -> None:
+        _refuse_numbers(self, "order", self.market_id, ("price", "size"))
+        _refuse_sizes(self, "order", self.market_id)
+
+
+class Order(msgspec.Struct, kw_only=False):
+    """One of our orders as the engine knows it now. The engine changes it; strategies read it."""
+
+    id: str
+    market_id: str
+    side: Side
+    order_side: OrderSide
+    price: float
+    size: float
+    filled_size: float = 0.0
+    remaining_size: float = 0.0
+    order_type: OrderType = OrderType.Limit
+    time_in_force: TimeInForce = TimeInForce.GTC
+    status: OrderStatus = OrderStatus.New
+    status_reason: str | None = None
+    created_at: float = 0.0
+    exchange: str = ""
+    amendment_count: int = 0
+    token_id: str | None = None
+    post_only: bool = True
+
+    def is_open(self) -> bool:
+        return self.status in OPEN_STATUSES
+
+
+class Position(msgspec.Struct, frozen=True):
+    """A net holding: size is signed, negative is short. `fees` and `base_fees` are kept apart from cost and PnL."""
+
+    market_id: str
+    side: Side
+    size: float
+    avg_entry_price: float
+    realized_pnl: float
+    unrealized_pnl: float
+    token_id: str | None = None
+    exchange: str = ""
+    multiplier: float = 1.0
+    fees: float = 0.0
+    base_fees: float = 0.0
+
+
+class EngineStatus(msgspec.Struct, frozen=True):
+    running: bool
+    kill_switch_active: bool
+    kill_switch_reason: str | None
+    open_orders: int
+    active_positions: int
+    total_realized_pnl: float
+    total_unrealized_pnl: float
+    daily_pnl: float
+    uptime_secs: float
+
+    def total_pnl(self) -> float:
+        return self.total_realized_pnl + self.total_unrealized_pnl
+
+
+def _refuse_numbers(struct: msgspec.Struct, kind: str, key: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        value = getattr(struct, name)
+        if not math.isfinite(value):
+            raise RecordRejected(f"{kind} {key!r}: {name} must be a finite number, got {value}")
+
+
+def _refuse_sizes(struct: msgspec.Struct, kind: str, key: str) -> None:
+    size: float = struct.size  # type: ignore[attr-defined]
+    if size <= 0:
+        raise RecordRejected(f"{kind} {key!r}: size must be positive, got {size}")
+
+
+def _cut_texts(struct: msgspec.Struct, names: tuple[str, ...]) -> None:
+    """Cut overlong texts to 4 KiB with a mark, so that one venue's error page cannot fill a journal."""
+    for name in names:
+        text = getattr(struct, name)
+        # A character is at most 4 bytes: short texts need no encoding to be measured.
+        if text is not None and len(text) > TEXT_MAX_BYTES // 4:
+            data = text.encode("utf-8", "surrogatepass")
+            if len(data) > TEXT_MAX_BYTES:
+                kept = data[: TEXT_MAX_BYTES - len(CUT_MARK.encode())].decode("utf-8", "ignore")
+                force_setattr(struct, name, kept + CUT_MARK)

@@ -1,0 +1,161 @@
+"""What crosses the socket between a run and the writer, and the bytes of a frame: one encoder, one decoder, one version.
+
+A frame is a record with its place in a run: crc32, length, seq, payload (little endian). The crc covers everything behind it and
+is seeded with the random salt of the run's journal, so bytes of another file or another run never pass. The same bytes lie in
+the journal and travel in a message: nothing is encoded twice.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from horizon.errors import DecodeError, WireError
+from horizon.records import Record
+
+T = TypeVar("T")
+
+PROTOCOL = 1
+FRAME_MAX_BYTES = 1 << 20  # payload of one frame
+MESSAGE_MAX_BYTES = FRAME_MAX_BYTES + (1 << 16) + 4096  # one frame of the largest size on top of a full message
+HEAD = struct.Struct("<IIQ")  # crc32, payload length, seq
+_BEHIND_CRC = 4
+
+
+class Frame(NamedTuple):
+    """One record of one run, as bytes."""
+
+    seq: int
+    payload: bytes
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello", array_like=True):
+    """A run asks to be let in. Answered by Welcome once every older journal of its strategy is drained, or by Refused."""
+
+    protocol: int
+    strategy: str
+    run_id: str
+    pid: int
+
+
+class Ship(msgspec.Struct, frozen=True, tag="ship", array_like=True):
+    """Frames exactly as they lie in the journal from byte `offset` on; without frames a question for the committed seq."""
+
+    offset: int
+    frames: bytes
+
+
+class GiveUp(msgspec.Struct, frozen=True, tag="give_up", array_like=True):
+    """A supervised writer asks a private one to leave its place."""
+
+    asked_by: str
+
+
+FromRun = Hello | Ship | GiveUp
+
+
+class Welcome(msgspec.Struct, frozen=True, tag="welcome", array_like=True):
+    protocol: int
+    database_id: str
+    writer_pid: int
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused", array_like=True):
+    """The writer will not serve this run; waiting does not help."""
+
+    reason: str
+
+
+class Wait(msgspec.Struct, frozen=True, tag="wait", array_like=True):
+    """The writer is alive and cannot serve now; deadlines stand still meanwhile (R20)."""
+
+    reason: str
+
+
+class Ack(msgspec.Struct, frozen=True, tag="ack", array_like=True):
+    """Everything up to `committed_seq` is committed: as a row, a duplicate, a gap or a dead letter (P3)."""
+
+    committed_seq: int
+    dead_letters: tuple[int, ...] = ()  # every seq of this run that became a dead letter so far, the newest 64
+    recover: bool = False  # a snapshot was not stored because another run's fills came between (R2)
+
+
+FromWriter = Welcome | Refused | Wait | Ack
+
+_encoder = msgspec.msgpack.Encoder()
+_record_decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
+_from_run_decoder: msgspec.msgpack.Decoder[FromRun] = msgspec.msgpack.Decoder(FromRun)
+_from_writer_decoder: msgspec.msgpack.Decoder[FromWriter] = msgspec.msgpack.Decoder(FromWriter)
+
+
+def encode(message: FromRun | FromWriter) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_from_run(data: bytes) -> FromRun:
+    """Raises: DecodeError."""
+    return _decode(_from_run_decoder, data)
+
+
+def decode_from_writer(data: bytes) -> FromWriter:
+    """Raises: DecodeError."""
+    return _decode(_from_writer_decoder, data)
+
+
+def decode_record(payload: bytes) -> Record:
+    """Raises: DecodeError, also for numbers that a record refuses."""
+    return _decode(_record_decoder, payload)
+
+
+def write_frame(record: Record, seq: int, salt: int, buffer: bytearray) -> int:
+    """Encode a record as a frame into a reusable buffer and return the frame's length.
+
+    Raises: WireError when the record is larger than a frame may be.
+    """
+    _encoder.encode_into(record, buffer, HEAD.size)
+    length = len(buffer) - HEAD.size
+    if length > FRAME_MAX_BYTES:
+        raise WireError(f"a {type(record).__name__} of {length} bytes is larger than a frame may be ({FRAME_MAX_BYTES})")
+    HEAD.pack_into(buffer, 0, 0, length, seq)
+    with memoryview(buffer) as view:
+        crc = zlib.crc32(view[_BEHIND_CRC:], salt)
+    struct.pack_into("<I", buffer, 0, crc)
+    return len(buffer)
+
+
+def read_frame(data: memoryview, position: int, salt: int) -> Frame | None:
+    """The frame at a byte position, or None when what lies there is not a whole, intact frame."""
+    payload_at = position + HEAD.size
+    if payload_at > len(data):
+        return None
+    crc, length, seq = HEAD.unpack_from(data, position)
+    end = payload_at + length
+    if length == 0 or length > FRAME_MAX_BYTES or end > len(data):
+        return None
+    if zlib.crc32(data[position + _BEHIND_CRC : end], salt) != crc:
+        return None
+    return Frame(seq, bytes(data[payload_at:end]))
+
+
+def read_frames(data: bytes, salt: int) -> list[Frame]:
+    """All frames of a message. Raises: WireError when its bytes are not whole, intact frames one behind the other."""
+    frames: list[Frame] = []
+    position = 0
+    with memoryview(data) as view:
+        while position < len(view):
+            frame = read_frame(view, position, salt)
+            if frame is None:
+                raise WireError(f"no intact frame at byte {position} of a message of {len(data)} bytes")
+            frames.append(frame)
+            position += HEAD.size + len(frame.payload)
+    return frames
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
+        raise DecodeError(str(error), data) from error
