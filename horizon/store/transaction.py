@@ -1,0 +1,269 @@
+"""What one transaction writes: rows for records, in order, and what became of each.
+
+Fills and order events, nearly everything, go together by executemany; the rare kinds one by one. Nothing of a Transaction is
+changed before the statements of a step have succeeded, so a step that raises can be rolled back and its records tried singly.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import apsw
+import msgspec
+from msgspec.structs import astuple
+
+from horizon.errors import StoreRefused
+from horizon.records import (
+    OPEN_STATUSES,
+    Fill,
+    FillConflict,
+    OrderEvent,
+    OrderStatus,
+    PositionSnapshot,
+    Record,
+    RiskEvent,
+    RunEnded,
+    RunStarted,
+)
+from horizon.store.dead_letters import DeadLetter, Kind
+from horizon.store.fills import Difference, difference, stored_fill
+from horizon.store.snapshots import Author, knows_all_fills, store_snapshot
+from horizon.store.sql import QUERIES
+
+_ALONE = frozenset({PositionSnapshot, RiskEvent, FillConflict, RunStarted, RunEnded})
+
+
+class Entry(NamedTuple):
+    """One frame of one run, as the writer read it."""
+
+    run_id: str
+    strategy: str
+    seq: int  # rises by 1 within a run
+    payload: bytes
+    record: Record | None  # None: it could not be decoded
+    problem: str | None  # why it shall become a dead letter
+
+
+class FillKnown(Exception):
+    """At least one fill of a step has an id that is stored already."""
+
+
+class Transaction:
+    """The rows and counts of one transaction. Raises: StoreRefused and apsw's errors, with the step's statements not undone."""
+
+    def __init__(self, connection: apsw.Connection, now: float) -> None:
+        self._connection = connection
+        self._now = now
+        self._first_commit_no = self._commit_no = newest_commit_no(connection)
+        self.dead_letters: list[DeadLetter] = []
+        self.recover: set[str] = set()
+        self.counts: Counter[str] = Counter()
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Write records in order. Raises: FillKnown."""
+        together: list[Entry] = []
+        for entry in entries:
+            if entry.problem is None and type(entry.record) in _ALONE:
+                self._write_together(together)
+                together = []
+                self._write_alone(entry)
+            else:
+                together.append(entry)
+        self._write_together(together)
+
+    def write_known_fill(self, entry: Entry) -> None:
+        """A fill whose id is stored: a duplicate when it is the same, else a dead letter (R4)."""
+        assert isinstance(entry.record, Fill)
+        stored = stored_fill(self._connection, entry.record.fill_id)
+        assert stored is not None
+        found = difference(stored, entry.strategy, entry.record)
+        if found is not None:
+            self.bury(entry, found.kind, found.reason)
+            return
+        self._connection.execute(QUERIES["insert_duplicate"], (entry.run_id, entry.seq, entry.record.fill_id))
+        self._advance(entry, duplicates=1)
+        self.counts["duplicate"] += 1
+
+    def bury(self, entry: Entry, kind: Kind, reason: str) -> None:
+        """Make a record a dead letter; its seq counts as committed and blocks nobody."""
+        self._advance(entry, dead_letters=1)
+        self._note_dead_letter(entry, kind, reason)
+
+    def finish(self) -> None:
+        """The last step before the commit."""
+        if self._commit_no != self._first_commit_no:
+            self._connection.execute(QUERIES["set_meta"], {"key": "commit_no", "value": self._commit_no})
+
+    def _write_together(self, entries: Sequence[Entry]) -> None:
+        if not entries:
+            return
+        fills: list[tuple[Any, ...]] = []
+        events: list[tuple[Any, ...]] = []
+        orders = _OrderChanges({}, {}, [])
+        dead: list[Entry] = []
+        runs: dict[str, Advance] = {}
+        commit_no = self._commit_no
+        for entry in entries:
+            run_id, strategy, seq, _, record, problem = entry
+            run = runs.get(run_id)
+            if run is None:
+                run = runs[run_id] = Advance(run_id, strategy, seq)
+            run.committed_seq = seq
+            if problem is not None or record is None:
+                dead.append(entry)
+                run.dead_letters += 1
+            elif type(record) is Fill:
+                commit_no += 1
+                fills.append((*astuple(record), self._now, strategy, run_id, seq, commit_no))
+                run.last_commit_no = commit_no
+                run.fills += 1
+            else:
+                assert type(record) is OrderEvent
+                row = (*astuple(record), strategy, run_id, seq)
+                events.append(row)
+                run.order_events += 1
+                run.orders += orders.note(record, row, commit_no)
+        self._insert_fills(fills)
+        self._connection.executemany(QUERIES["insert_order_event"], events)
+        orders.write(self._connection)
+        self._connection.executemany(QUERIES["advance_run"], map(astuple, runs.values()))
+        self._commit_no = commit_no
+        self.counts["fill"] += len(fills)
+        self.counts["order_event"] += len(events)
+        for entry in dead:
+            kind: Kind = "undecodable" if entry.record is None else "unstorable"
+            self._note_dead_letter(entry, kind, entry.problem or "the bytes are not a record")
+
+    def _insert_fills(self, rows: list[tuple[Any, ...]]) -> None:
+        before = self._connection.total_changes()
+        self._connection.executemany(QUERIES["insert_fill"], rows)
+        if self._connection.total_changes() - before != len(rows):
+            raise FillKnown
+
+    def _write_alone(self, entry: Entry) -> None:
+        record = entry.record
+        if isinstance(record, PositionSnapshot):
+            self._write_snapshot(entry, record)
+        elif isinstance(record, FillConflict):
+            found = self._conflict(entry, record.fill)
+            self.bury(entry, found.kind, found.reason)
+        elif isinstance(record, RiskEvent):
+            row = (record.event_type, record.details, record.timestamp, entry.strategy, entry.run_id, entry.seq)
+            self._connection.execute(QUERIES["insert_risk_event"], row)
+            self._advance(entry)
+            self.counts["risk_event"] += 1
+        elif isinstance(record, RunStarted):
+            self._start_run(entry, record)
+        elif isinstance(record, RunEnded):
+            self._end_run(entry, record)
+
+    def _write_snapshot(self, entry: Entry, snapshot: PositionSnapshot) -> None:
+        author = Author(entry.strategy, entry.run_id, entry.seq, self._commit_no)
+        if not knows_all_fills(self._connection, author):
+            self._advance(entry, snapshots_refused=1)
+            self.recover.add(entry.run_id)
+            self.counts["snapshot_refused"] += 1
+        elif store_snapshot(self._connection, author, snapshot):
+            self._advance(entry)
+            self.counts["snapshot"] += 1
+        else:
+            self._advance(entry, snapshots_without_rows=1)
+            self.counts["snapshot_without_rows"] += 1
+
+    def _conflict(self, entry: Entry, fill: Fill) -> Difference:
+        """The engine saw a known id with other content: say how it differs from what is stored."""
+        stored = stored_fill(self._connection, fill.fill_id)
+        if stored is None:
+            return Difference("conflict", f"fill {fill.fill_id!r} differs from one of the same id that is not stored")
+        same = Difference("conflict", f"fill {fill.fill_id!r} equals the stored one; the run knew it with other content")
+        return difference(stored, entry.strategy, fill) or same
+
+    def _start_run(self, entry: Entry, record: RunStarted) -> None:
+        values = {
+            "run_id": entry.run_id,
+            "strategy_name": record.strategy,
+            "exchange": record.exchange,
+            "started_at": record.started_at,
+            "config": record.config,
+            "strategy": entry.strategy,
+            "seq": entry.seq,
+            "pid": record.pid,
+            "recovered_commit_no": record.recovered_commit_no,
+        }
+        self._connection.execute(QUERIES["start_run"], values)
+        self._advance(entry)
+        self.counts["run"] += 1
+
+    def _end_run(self, entry: Entry, record: RunEnded) -> None:
+        values = {"run_id": entry.run_id, "seq": entry.seq, "ended_at": record.ended_at, "reason": record.reason}
+        self._connection.execute(QUERIES["end_run"], values)
+        if self._connection.changes() != 1:
+            raise StoreRefused(f"run {entry.run_id} cannot end: it has no start, or it has ended already")
+        self._advance(entry)
+        self.counts["run"] += 1
+
+    def _advance(self, entry: Entry, **counts: int) -> None:
+        advance = Advance(entry.run_id, entry.strategy, entry.seq, **counts)
+        self._connection.execute(QUERIES["advance_run"], astuple(advance))
+
+    def _note_dead_letter(self, entry: Entry, kind: Kind, reason: str) -> None:
+        record = entry.record.fill if isinstance(entry.record, FillConflict) else entry.record
+        fill_id = record.fill_id if isinstance(record, Fill) else None
+        letter = DeadLetter(entry.run_id, entry.seq, entry.strategy, kind, reason, entry.payload, fill_id, self._now)
+        self.dead_letters.append(letter)
+        self.counts[kind] += 1
+
+
+def newest_commit_no(connection: apsw.Connection) -> int:
+    """The place of the newest fill in the commit order; places are never given twice (R7)."""
+    value = connection.execute(QUERIES["newest_commit_no"]).get
+    assert isinstance(value, int)
+    return value
+
+
+class Advance(msgspec.Struct):
+    """How far a step brings one run; the parameters of `advance_run`, in order."""
+
+    run_id: str
+    strategy: str
+    committed_seq: int
+    last_commit_no: int = 0
+    fills: int = 0
+    order_events: int = 0
+    orders: int = 0
+    duplicates: int = 0
+    dead_letters: int = 0
+    snapshots_without_rows: int = 0
+    snapshots_refused: int = 0
+
+
+class _OrderChanges(NamedTuple):
+    """What a step does to the table of open orders: `new` opens an order, a terminal status closes it for good."""
+
+    opened: dict[str, tuple[Any, ...]]
+    changed: dict[str, tuple[Any, ...]]
+    closed: list[tuple[str]]
+
+    def note(self, event: OrderEvent, row: tuple[Any, ...], commit_no: int) -> bool:
+        """Take one more event; only the last of each order is written. Returns whether it is a new order."""
+        order_id, status = event.order_id, event.status
+        is_new = status is OrderStatus.New
+        if is_new:
+            self.opened[order_id] = (*row, commit_no)
+        elif status not in OPEN_STATUSES:
+            self.opened.pop(order_id, None)
+            self.changed.pop(order_id, None)
+            self.closed.append((order_id,))
+        elif order_id in self.opened:
+            self.opened[order_id] = (*row, self.opened[order_id][-1])
+        else:
+            self.changed[order_id] = row
+        return is_new
+
+    def write(self, connection: apsw.Connection) -> None:
+        # In this order a late change of an order that was closed in the same step finds no row.
+        connection.executemany(QUERIES["open_order"], self.opened.values())
+        connection.executemany(QUERIES["close_order"], self.closed)
+        connection.executemany(QUERIES["change_open_order"], self.changed.values())
