@@ -6,6 +6,7 @@ everywhere: try again (with back-off), dead letter (and carry on), halt (the pro
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 
@@ -166,3 +167,8 @@ class Halt(BaseException):
         super().__init__(reason)
         self.reason = reason
         self.exit_code = exit_code
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether time, or a person who makes room, cures this (R20)."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

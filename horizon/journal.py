@@ -11,7 +11,6 @@ has its own run and file, so no two processes ever disagree about a seq: R23).
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 import re
@@ -24,7 +23,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from horizon.errors import JournalCorrupt, JournalError, JournalFull
+from horizon.errors import JournalCorrupt, JournalError, JournalFull, is_disk_full
 from horizon.records import Record
 from horizon.wire import FRAME_MAX_BYTES, HEAD, Frame, read_frame, write_frame
 
@@ -280,7 +279,7 @@ def _make_file(path: Path, about: About, capacity: int, salt: int) -> mmap.mmap:
         temporary.rename(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise
         raise JournalError(f"{path}: the journal cannot be made: {error.strerror}") from error
     finally:

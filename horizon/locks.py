@@ -23,21 +23,24 @@ class FileLock:
         return self._fd is not None
 
     def take(self, text: str = "") -> bool:
-        """Take the lock and write a hint into its file. Returns False, at once, when another holds it."""
+        """Take the lock and write a hint into its file. Returns False, at once, when another holds it.
+
+        Raises: OSError, without the lock, when the file cannot be opened or the hint not written (a full disk).
+        """
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
             return False
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, text.encode(), 0)
+        except OSError:
+            os.close(fd)
+            raise
         self._fd = fd
-        self.write(text)
         return True
-
-    def write(self, text: str) -> None:
-        assert self._fd is not None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, text.encode(), 0)
 
     def hint(self) -> str:
         """What the holder wrote about itself, or an empty string."""

@@ -1,0 +1,217 @@
+"""The run's end of the socket to the writer. It never blocks and never resends: the journal has the bytes.
+
+A message that is lost, refused or still in a queue when somebody dies costs time, not data: the writer reads the journal. So a full
+socket and a dead writer need no handling here beyond asking again (R18), and, for a lone run, starting a private writer (R15).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+import zmq
+
+from horizon import wire
+from horizon.clock import Clock
+from horizon.errors import DecodeError, LinkError, StoreError, VersionMismatch
+from horizon.journal import Journal
+from horizon.paths import SOCKET_NAME, DatabasePaths
+
+log = logging.getLogger(__name__)
+
+ASK_AFTER_S = 0.25  # an unacknowledged frame older than this makes the link ask (R18)
+WRITER_GONE_AFTER_S = 1.0  # without an answer for this long a lone run looks whether there is a writer at all (R15)
+_HELLO_EVERY_S = 0.25
+_SEND_QUEUE = 256  # messages; beyond that the writer reads the journal
+
+
+class Readable(Protocol):
+    def fileno(self) -> int: ...
+
+
+class Link:
+    """One DEALER socket, whose identity is the run_id (R16)."""
+
+    def __init__(self, paths: DatabasePaths, run_id: str, durability: str, may_start_writer: bool, clock: Clock) -> None:
+        self._paths = paths
+        self._run_id = run_id
+        self._durability = durability
+        self._may_start_writer = may_start_writer
+        self._clock = clock
+        self._starting: subprocess.Popen[bytes] | None = None
+        self._started_at = float("-inf")
+        self._heard_at = clock.monotonic()
+        self._asked_at = float("-inf")
+        self._shipped = 0
+        self._waits_for: str | None = None  # why the writer cannot store now
+        # Addressed by the folder's descriptor: the path of a socket may have 107 bytes, a folder's any number.
+        self._folder = os.open(paths.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._context = zmq.Context(io_threads=1)
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.IDENTITY, run_id.encode())
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.SNDHWM, _SEND_QUEUE)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 10)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 250)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, wire.MESSAGE_MAX_BYTES)
+        self._socket.connect(f"ipc:///proc/self/fd/{self._folder}/{SOCKET_NAME}")
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+
+    def hello(self, strategy: str, timeout_s: float) -> wire.Welcome:
+        """Find or start a writer and be let in by it, once it has drained every older journal of the strategy.
+
+        Raises: LinkError when nobody answers in time, VersionMismatch, StoreError with the writer's reason.
+        """
+        greeting = wire.encode(wire.Hello(wire.PROTOCOL, strategy, self._run_id, os.getpid()))
+        deadline = self._clock.monotonic() + timeout_s
+        while self._clock.monotonic() < deadline:
+            self._start_writer_if_gone()
+            self._send(greeting)
+            self._poller.poll(int(_HELLO_EVERY_S * 1000))
+            for message in self._receive():
+                if isinstance(message, wire.Welcome):
+                    if message.protocol != wire.PROTOCOL:
+                        raise VersionMismatch(_versions(self._paths, message))
+                    return message
+                if isinstance(message, wire.Refused):
+                    raise StoreError(message.reason)
+                if isinstance(message, wire.Wait):
+                    deadline = self._clock.monotonic() + timeout_s  # the writer lives: its time does not count (R20)
+                    self._say_waiting(message.reason)
+        raise LinkError(
+            f"no writer for {self._paths.database} answered within {timeout_s:g} s"
+            + (f"; see {self._paths.writer_log}" if self._may_start_writer else "; is the supervisor's writer running?")
+        )
+
+    def ship(self, journal: Journal) -> None:
+        """Send what the journal has and this link has not shipped yet."""
+        offset = max(self._shipped, journal.tail)
+        while offset < journal.head:
+            offset, frames = journal.since(offset)
+            self._send(wire.encode(wire.Ship(offset, frames)))
+            offset += len(frames)
+        self._shipped = offset
+
+    def waiting_bytes(self, journal: Journal) -> int:
+        """How much is recorded and not shipped."""
+        return journal.head - max(self._shipped, journal.tail)
+
+    def hear(self) -> list[wire.Ack]:
+        """Every ack that has arrived. Raises: StoreError when the writer refuses this run for good."""
+        if not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            return []
+        acks: list[wire.Ack] = []
+        for message in self._receive():
+            if isinstance(message, wire.Ack):
+                acks.append(message)
+                self._say_waiting(None)
+            elif isinstance(message, wire.Wait):
+                self._say_waiting(message.reason)
+            elif isinstance(message, wire.Refused):
+                raise StoreError(message.reason)
+        return acks
+
+    def ask(self, oldest_unacked: float | None) -> None:
+        """Ask for the committed seq when an answer is overdue, and look whether there still is a writer."""
+        now = self._clock.monotonic()
+        if oldest_unacked is None or now - max(oldest_unacked, self._asked_at, self._heard_at) < ASK_AFTER_S:
+            return
+        self._asked_at = now
+        self._send(wire.encode(wire.Ship(0, b"")))
+        if now - max(oldest_unacked, self._heard_at) > WRITER_GONE_AFTER_S:
+            self._start_writer_if_gone()
+
+    def wait(self, timeout_s: float, also: Sequence[Readable] = ()) -> None:
+        """Sleep until an ack arrives, something in `also` is readable, or the time is over."""
+        for readable in also:
+            self._poller.register(readable.fileno(), zmq.POLLIN)
+        try:
+            self._poller.poll(math.ceil(max(0.0, timeout_s) * 1000))
+        finally:
+            for readable in also:
+                self._poller.unregister(readable.fileno())
+
+    def close(self) -> None:
+        self._socket.close(linger=0)
+        self._context.term()
+        if self._starting is not None:
+            self._starting.wait()
+        os.close(self._folder)
+
+    def abandon(self) -> None:
+        """In the child of a fork: let go of what was inherited without touching the parent's socket (R24)."""
+        os.close(self._folder)
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.send(data, zmq.NOBLOCK)
+        except zmq.Again:
+            log.debug("the socket to the writer is full; it will read the journal", extra={"action": "link_full"})
+
+    def _receive(self) -> list[wire.FromWriter]:
+        messages: list[wire.FromWriter] = []
+        while True:
+            try:
+                data = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return messages
+            try:
+                messages.append(wire.decode_from_writer(data))
+            except DecodeError as error:
+                log.warning("dropped a message from the writer that cannot be read: %s", error, extra={"action": "wire_garbage"})
+            else:
+                self._heard_at = self._clock.monotonic()
+
+    def _say_waiting(self, reason: str | None) -> None:
+        """Tell the operator once why nothing is acknowledged, and once that it is cured."""
+        if reason is not None and reason != self._waits_for:
+            log.warning("the writer cannot store now, records wait in the journal: %s", reason, extra={"action": "writer_wait"})
+        elif reason is None and self._waits_for is not None:
+            log.warning("the writer stores again", extra={"action": "writer_resumed"})
+        self._waits_for = reason
+
+    def _start_writer_if_gone(self) -> None:
+        """Start a private writer when nobody listens on the socket. Losers of a race between two runs leave by themselves."""
+        if self._starting is not None and self._starting.poll() is not None:
+            self._starting = None
+        now = self._clock.monotonic()
+        if not self._may_start_writer or self._starting is not None or now - self._started_at < WRITER_GONE_AFTER_S:
+            return
+        if self._somebody_listens():
+            return
+        self._started_at = now
+        log.info("starting a writer for %s", self._paths.database, extra={"action": "writer_start"})
+        with os.fdopen(os.open(self._paths.writer_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as output:
+            self._starting = subprocess.Popen(  # noqa: S603
+                [
+                    sys.executable, "-P", "-m", "horizon.writer", "--private",
+                    "--database", str(self._paths.database), "--durability", self._durability,
+                ],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+
+    def _somebody_listens(self) -> bool:
+        """Whether a process has the socket open. The file alone proves nothing: it stays when its owner is killed."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(f"/proc/self/fd/{self._folder}/{SOCKET_NAME}")
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+        return True
+
+
+def _versions(paths: DatabasePaths, welcome: wire.Welcome) -> str:
+    return (
+        f"the writer of {paths.database} (pid {welcome.writer_pid}) speaks protocol {welcome.protocol}, this program {wire.PROTOCOL}: "
+        "stop every program that uses this database, then start them all with one version of Horizon"
+    )

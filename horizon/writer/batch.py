@@ -1,0 +1,95 @@
+"""What the writer knows of each run, and the records it has taken and not yet committed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from horizon.errors import DecodeError
+from horizon.journal import JournalReader
+from horizon.records import Record
+from horizon.store.append import Entry
+from horizon.wire import Frame, decode_record
+
+MAX_RECORDS = 1000  # per transaction: larger ones only add latency
+MAX_BYTES = 1 << 20
+
+
+class Gap(NamedTuple):
+    """Records that no journal holds any more (R13): they are written down as missing, and reading goes on behind them."""
+
+    from_seq: int
+    to_seq: int
+    next_offset: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Run:
+    """One run, live or left behind: how far it is committed, and how far it is taken into the batch at hand."""
+
+    run_id: str
+    strategy: str
+    journal: JournalReader
+    committed: int  # the run's cursor
+    taken: int  # the newest seq read; frames up to the cursor are read over
+    offset: int  # where the journal goes on behind it
+    safe: tuple[int, int] = (0, 0)  # taken and offset as they were when everything taken was committed
+    dead: bool = False  # its process is gone: the journal is read past its head, then removed
+    gap: Gap | None = None
+    damaged: bool = False  # a part of the journal could not be read
+    dead_letters: list[int] = field(default_factory=list)  # its seqs that lie in dlq.db
+    recover: bool = False  # a snapshot of it was refused (R2)
+    owed: bool = False  # a message of it was not answered yet
+    seen_seq: int = 0  # what the journal's head was at the last look
+
+    def rewind(self) -> None:
+        """Forget what was taken and not committed (R19): it is read from the journal again."""
+        (self.taken, self.offset), self.gap = self.safe, None
+
+    def advance(self) -> None:
+        """Everything taken is committed."""
+        self.committed, self.safe = self.taken, (self.taken, self.offset)
+
+    def step_over(self, gap: Gap) -> None:
+        """The gap is stored: what is missing counts as committed, and reading goes on behind it."""
+        self.taken, self.offset, self.gap, self.damaged = gap.to_seq, gap.next_offset, None, True
+        self.advance()
+
+
+class Batch:
+    """Records of several runs in the order they were taken; one transaction."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.runs: set[str] = set()
+        self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        return len(self.entries) >= MAX_RECORDS or self._bytes >= MAX_BYTES
+
+    def take(self, run: Run, frames: list[Frame], next_offset: int, *, from_journal: bool) -> bool:
+        """Take the next frames of a run. Returns False, and takes nothing, when a message brought bytes that are no record.
+
+        Only bytes read from the journal become dead letters: the same seq is then read from there (R17).
+        """
+        entries: list[Entry] = []
+        for frame in frames:
+            if frame.seq <= run.committed:
+                continue
+            record: Record | None = None
+            problem: str | None = None
+            try:
+                record = decode_record(frame.payload)
+            except DecodeError as error:
+                if not from_journal:
+                    return False
+                problem = f"not a record: {error}"
+            entries.append(Entry(run.run_id, run.strategy, frame.seq, frame.payload, record, problem))
+            self._bytes += len(frame.payload)
+        self.entries += entries
+        if entries:
+            self.runs.add(run.run_id)
+        run.taken, run.offset = frames[-1].seq, next_offset
+        return True

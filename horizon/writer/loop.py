@@ -1,0 +1,429 @@
+"""The writer: the only process that opens the databases for writing.
+
+`Writer.run` is a loop of four verbs: receive messages, read what no message brought, commit one batch, answer. It has one thread and
+commits whatever is there, so the pace sets the batch: alone a record waits for nothing, under load thousands share a transaction.
+An answer always says what is committed, never what was seen (acknowledging the highest seq seen loses data at the first kill).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import suppress
+from enum import Enum
+from pathlib import Path
+from typing import NoReturn
+
+import zmq
+
+from horizon import wire
+from horizon.channel import Channel, Ready, Stop
+from horizon.clock import Clock
+from horizon.errors import DecodeError, ForeignJournal, Halt, JournalCorrupt, StoreError, StoreStalled, WireError
+from horizon.locks import FileLock, is_free
+from horizon.metrics import Metrics
+from horizon.paths import SOCKET_NAME, DatabasePaths
+from horizon.store.append import Outcome, Store
+from horizon.writer.batch import Batch, Gap, Run
+from horizon.writer.catchup import drained, needs_reading, open_run, read_missing, remove
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 0.05  # at journal heads; a frame is read from there when two looks found it unread (R18: 100 ms)
+_LIST_EVERY_S = 1.0  # the folder of journals (R14)
+_RETRY_S = (0.1, 5.0)  # after a full disk or an I/O error, doubling (R20)
+_REFUSE_FOR_S = 2.0  # how long a writer that cannot open its database tells so to those who ask
+_PRIVATE_IDLE_S = 5.0  # a private writer leaves when nobody needed it for this long (R15)
+_ORPHANED_MAX_S = 60.0  # how long a writer without a supervisor waits for the last strategy to leave
+_NEWEST_DEAD_LETTERS = 64
+_RECEIVE_QUEUE = 64  # messages a run; beyond that its journal is read
+
+
+class Kind(Enum):
+    PRIVATE = "private"  # started by a lone run, belongs to nobody (R15)
+    SUPERVISED = "supervised"
+
+
+class Writer:
+    """One writer of one database, from its lock to its last checkpoint."""
+
+    def __init__(
+        self,
+        paths: DatabasePaths,
+        lock: FileLock,
+        kind: Kind,
+        durability: str,
+        channel: Channel | None,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._paths = paths
+        self._lock = lock
+        self._kind = kind
+        self._durability = durability
+        self._channel = channel
+        self._metrics = metrics
+        self._clock = clock
+        self._store: Store | None = None
+        self._runs: dict[str, Run] = {}
+        self._left_alone: set[str] = set()  # journals that are not ours to drain, named once
+        self._hellos: dict[bytes, wire.Hello] = {}
+        self._batch = Batch()
+        self._ready = False
+        self._stalled: str | None = None  # why the database cannot be written now
+        self._stall_s = 0.0
+        self._retry_at = 0.0
+        self._look_at = 0.0
+        self._list_at = 0.0
+        self._needed_at = clock.monotonic()
+        self._leave_when_alone = False
+        self._leave_by: float | None = None
+        self._leave_now = False
+        self._folder = os.open(paths.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._context = zmq.Context(io_threads=1)
+        self._socket = self._bind()
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        if channel is not None:
+            self._poller.register(channel.fileno(), zmq.POLLIN)
+
+    def run(self) -> None:
+        """Serve until nobody needs this writer.
+
+        Raises: Halt when a promise cannot be kept; StoreError for what time cannot cure.
+        """
+        try:
+            while not self._may_leave():
+                self._receive()
+                self._read_journals()
+                self._commit()
+                self._answer()
+        finally:
+            self._close()
+
+    def stop(self) -> None:
+        """Leave: a private writer at once, a supervised one after the last strategy. Safe to call from a signal handler."""
+        if self._kind is Kind.PRIVATE:
+            self._leave_now = True
+        else:
+            self._leave_when_alone = True
+
+    # ---- receive
+
+    def _receive(self) -> None:
+        self._poller.poll(int(_LOOK_EVERY_S * 1000))
+        self._hear_supervisor()
+        while not self._batch.full:
+            try:
+                identity, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
+                message = wire.decode_from_run(b"".join(parts))
+            except zmq.Again:
+                return
+            except DecodeError:
+                self._drop("not_a_message")
+                continue
+            if isinstance(message, wire.Ship):
+                self._take(identity, message)
+            elif isinstance(message, wire.Hello):
+                self._hellos[identity] = message
+                self._list_at = 0.0
+            elif self._kind is Kind.PRIVATE:
+                log.info("giving %s up to %s", self._paths.database, message.asked_by, extra={"action": "writer_give_up"})
+                self._leave_now = True
+
+    def _hear_supervisor(self) -> None:
+        if self._channel is None or self._channel.closed:
+            return
+        for message in self._channel.receive():
+            if isinstance(message, Stop):
+                self._leave_when_alone = True
+                self._leave_by = self._clock.monotonic() + message.deadline_s
+        if self._channel.closed:
+            log.warning("the supervisor is gone; leaving after the last strategy", extra={"action": "supervisor_gone"})
+            self._poller.unregister(self._channel.fileno())
+            self._leave_when_alone = True
+
+    def _take(self, identity: bytes, message: wire.Ship) -> None:
+        run = self._runs.get(identity.decode("ascii", "replace"))
+        if run is None:
+            # A run that this writer has not met: after a restart its journal is found by listing the folder (R14).
+            self._list_at = min(self._list_at, self._clock.monotonic() + _LOOK_EVERY_S)
+            return
+        run.owed = True
+        end = message.offset + len(message.frames)
+        if not message.frames or self._stalled or run.gap is not None or end <= run.offset:
+            return
+        try:
+            frames = wire.read_frames(message.frames, run.journal.salt)
+        except WireError:
+            self._drop("not_intact")
+            return
+        if frames[0].seq != run.taken + 1 or frames[-1].seq != run.taken + len(frames):
+            self._drop("out_of_order")
+        elif not self._batch.take(run, frames, end, from_journal=False):
+            self._drop("not_a_record")
+
+    def _drop(self, reason: str) -> None:
+        """Drop a message: what it carried is read from the journal (R17)."""
+        self._metrics.counter("horizon_messages_dropped_total").labels(reason).inc()
+
+    # ---- read journals
+
+    def _read_journals(self) -> None:
+        now = self._clock.monotonic()
+        if self._stalled or not self._open_store():
+            return
+        if now >= self._list_at:
+            self._list_at = now + (_LOOK_EVERY_S if self._leave_when_alone else _LIST_EVERY_S)
+            self._list_journals()
+        look = now >= self._look_at
+        if look:
+            self._look_at = now + _LOOK_EVERY_S
+        for run in self._runs.values():
+            if run.dead or (look and needs_reading(run)):
+                read_missing(run, self._batch)
+
+    def _open_store(self) -> bool:
+        """Open the databases once; False while that has to wait. What time cannot cure ends the writer."""
+        if self._store is not None:
+            return True
+        if not self._paths.database.exists() and (left := self._paths.journals()):
+            self._refuse(
+                f"{self._paths.database} is missing, but {len(left)} journal(s) with records of it lie in {self._paths.folder}. "
+                "Restore the database from a backup, or move the journals away to begin with an empty one"
+            )
+        try:
+            self._store = Store(self._paths, self._durability, self._clock)
+        except StoreStalled as error:
+            self._stall(error)
+            return False
+        except StoreError as error:
+            self._refuse(str(error))
+        return True
+
+    def _refuse(self, reason: str) -> NoReturn:
+        """Tell everybody who asks within a moment why there will be no service, then end."""
+        until = self._clock.monotonic() + _REFUSE_FOR_S
+        answer = wire.Refused(reason)
+        for identity in self._hellos:
+            self._send(identity, answer)
+        while (left := until - self._clock.monotonic()) > 0:
+            if self._poller.poll(int(left * 1000) + 1):
+                with suppress(zmq.Again):
+                    self._send(bytes(self._socket.recv_multipart(zmq.NOBLOCK)[0]), answer)
+        raise StoreError(reason)
+
+    def _list_journals(self) -> None:
+        """Meet new runs, and notice dead ones: the kernel says so by their strategy's lock (R10)."""
+        assert self._store is not None
+        for path in self._paths.journals():
+            if path.stem not in self._runs and path.name not in self._left_alone:
+                self._meet(path, self._store)
+        for run in self._runs.values():
+            if not run.dead and is_free(self._paths.strategy_lock(run.strategy)):
+                run.dead = True
+        for hello in self._hellos.values():
+            self._bury_older_runs(hello)
+        if self._hellos or not all(run.dead for run in self._runs.values()):
+            self._needed_at = self._clock.monotonic()
+        if not self._ready and not any(run.dead for run in self._runs.values()):
+            self._ready = True
+            log.info("ready: writing %s", self._paths.database, extra={"action": "writer_ready"})
+            if self._channel is not None:
+                self._channel.send(Ready(run_id=""))
+
+    def _meet(self, path: Path, store: Store) -> None:
+        try:
+            run = open_run(path, store)
+        except FileNotFoundError:
+            return
+        except (JournalCorrupt, ForeignJournal) as error:
+            self._left_alone.add(path.name)
+            log.error("left alone: %s", error, extra={"action": "journal_left_alone"})
+            return
+        self._runs[run.run_id] = run
+
+    def _bury_older_runs(self, hello: wire.Hello) -> None:
+        """A run that says Hello holds its strategy's lock, so every other run of the strategy is dead (R10)."""
+        lock = FileLock(self._paths.strategy_lock(hello.strategy))
+        # A Hello may have lain in a queue while its sender died: only the lock's holder is believed.
+        if f"run={hello.run_id} " in lock.hint() + " ":
+            for run in self._runs.values():
+                if run.strategy == hello.strategy and run.run_id != hello.run_id:
+                    run.dead = True
+
+    # ---- commit
+
+    def _commit(self) -> None:
+        if self._stalled and not self._resume():
+            return
+        batch, self._batch = self._batch, Batch()
+        try:
+            if batch.entries:
+                self._append(batch)
+            for run in list(self._runs.values()):
+                if run.gap is not None:
+                    self._store_gap(run, run.gap)
+                if drained(run):
+                    self._finish(run)
+        except StoreStalled as error:
+            self._stall(error)
+
+    def _append(self, batch: Batch) -> None:
+        store = self._own_store()
+        started = self._clock.monotonic()
+        outcome: Outcome = store.append(batch.entries)
+        self._metrics.histogram("horizon_commit_seconds").observe(self._clock.monotonic() - started)
+        self._metrics.histogram("horizon_batch_records").observe(len(batch.entries))
+        for kind, count in outcome.rows.items():
+            self._metrics.counter("horizon_records_committed_total").labels(kind).inc(count)
+        for run_id in batch.runs:
+            run = self._runs[run_id]
+            run.advance()
+            run.owed = True
+            run.recover = run.recover or run_id in outcome.recover
+            if dead := outcome.dead_letters.get(run_id):
+                run.dead_letters += dead
+                self._metrics.counter("horizon_dead_letters_total").inc(len(dead))
+                log.error(
+                    "%d record(s) of %s could not be stored and lie in %s (run %s, seq %d…)",
+                    len(dead), run.strategy, self._paths.dead_letters, run_id, dead[0],
+                    extra={"action": "dead_letter", "run_id": run_id, "seq": dead[0]},
+                )  # fmt: skip
+
+    def _store_gap(self, run: Run, gap: Gap) -> None:
+        if run.safe[0] != run.taken:
+            return  # what comes before the gap is not committed yet
+        self._own_store().record_gap(run.run_id, run.strategy, gap.from_seq, gap.to_seq, gap.reason)
+        run.step_over(gap)
+        run.owed = True
+        self._metrics.counter("horizon_gaps_total").inc()
+        log.error(
+            "records %d to %d of run %s of %s are missing: %s", gap.from_seq, gap.to_seq, run.run_id, run.strategy, gap.reason,
+            extra={"action": "gap", "run_id": run.run_id, "seq": gap.from_seq},
+        )  # fmt: skip
+
+    def _finish(self, run: Run) -> None:
+        self._own_store().close_died_run(run.run_id, self._clock.now())
+        remove(run)
+        del self._runs[run.run_id]
+        self._list_at = 0.0
+        log.info("drained run %s of %s", run.run_id, run.strategy, extra={"action": "run_drained", "run_id": run.run_id})
+
+    def _own_store(self) -> Store:
+        """The store, if its files still are the ones behind their names (R12). Raises: Halt."""
+        assert self._store is not None
+        named = self._lock.path.stat() if self._lock.path.exists() else None
+        held = self._lock.stat()
+        if named is None or (named.st_dev, named.st_ino) != (held.st_dev, held.st_ino) or not self._store.identity_holds():
+            raise Halt(
+                f"{self._paths.database}, its -wal or {self._lock.path} was moved, replaced or deleted under the running writer. "
+                "Nothing more is acknowledged; put the file back and start again: the journals have what is missing"
+            )
+        return self._store
+
+    def _stall(self, error: StoreStalled) -> None:
+        """Throw the batch away and wait: disk full, an I/O error, a lock (R19, R20). Nothing is acknowledged meanwhile."""
+        self._batch = Batch()
+        for run in self._runs.values():
+            run.rewind()
+        self._stall_s = min(self._stall_s * 2 or _RETRY_S[0], _RETRY_S[1])
+        self._retry_at = self._clock.monotonic() + self._stall_s
+        if self._stalled is None:
+            self._metrics.gauge("horizon_writer_stalled").set(1)
+            log.error("STALLED, nothing is acknowledged until this is cured: %s", error, extra={"action": "writer_stalled"})
+        self._stalled = str(error)
+
+    def _resume(self) -> bool:
+        """Try again once the pause is over: with a new connection and cursors reread (R21)."""
+        if self._clock.monotonic() < self._retry_at:
+            return False
+        if self._store is None:
+            self._stalled = None  # the next open says whether the cause is gone
+            return False
+        try:
+            self._store.reopen()
+        except StoreStalled as error:
+            self._stall(error)
+            return False
+        log.warning("resumed: %s can be written again", self._paths.database, extra={"action": "writer_resumed"})
+        self._metrics.gauge("horizon_writer_stalled").set(0)
+        self._stalled, self._stall_s = None, 0.0
+        return True
+
+    # ---- answer
+
+    def _answer(self) -> None:
+        for run in self._runs.values():
+            if run.owed:
+                run.owed = False
+                self._send(run.run_id.encode(), wire.Wait(self._stalled) if self._stalled else _ack(run))
+        for identity, hello in list(self._hellos.items()):
+            answer = self._welcome(hello)
+            self._send(identity, answer)
+            if not isinstance(answer, wire.Wait):
+                del self._hellos[identity]
+
+    def _welcome(self, hello: wire.Hello) -> wire.FromWriter:
+        if hello.protocol != wire.PROTOCOL:
+            return wire.Refused(
+                f"the writer of {self._paths.database} (pid {os.getpid()}) speaks protocol {wire.PROTOCOL}, "
+                f"pid {hello.pid} speaks {hello.protocol}: run all programs of this database with one version of Horizon"
+            )
+        if self._stalled is not None or self._store is None:
+            return wire.Wait(self._stalled or "the database is being opened")
+        older = [run for run in self._runs.values() if run.strategy == hello.strategy and run.run_id != hello.run_id]
+        if older or not self._ready:
+            return wire.Wait(f"{len(older) or len(self._runs)} older journal(s) are being drained")
+        return wire.Welcome(wire.PROTOCOL, self._store.database_id, os.getpid())
+
+    def _send(self, identity: bytes, message: wire.FromWriter) -> None:
+        try:
+            self._socket.send_multipart([identity, wire.encode(message)], zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            # EHOSTUNREACH: the run is gone or not connected yet. EAGAIN: it does not read. Both ask again.
+            log.debug("an answer could not be sent: %s", error, extra={"action": "answer_dropped"})
+
+    # ---- begin and end
+
+    def _bind(self) -> zmq.Socket[bytes]:
+        """Bind the socket; the lock is held, so whoever bound it before is gone (a second bind would silently steal it)."""
+        bound: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        bound.setsockopt(zmq.LINGER, 0)
+        bound.setsockopt(zmq.ROUTER_MANDATORY, 1)  # else answers to unknown peers are dropped without a word
+        bound.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        bound.setsockopt(zmq.MAXMSGSIZE, wire.MESSAGE_MAX_BYTES)
+        bound.setsockopt(zmq.RCVHWM, _RECEIVE_QUEUE)
+        bound.setsockopt(zmq.IPC_FILTER_UID, os.getuid())
+        bound.bind(f"ipc:///proc/self/fd/{self._folder}/{SOCKET_NAME}")
+        return bound
+
+    def _may_leave(self) -> bool:
+        now = self._clock.monotonic()
+        if self._leave_now:
+            return True
+        if self._leave_when_alone:
+            self._leave_by = self._leave_by or now + _ORPHANED_MAX_S
+            return (self._ready and not self._runs and not self._stalled) or now > self._leave_by
+        idle = not self._runs and not self._hellos and now - self._needed_at > _PRIVATE_IDLE_S
+        return self._kind is Kind.PRIVATE and self._ready and idle
+
+    def _close(self) -> None:
+        self._socket.close(linger=0)
+        self._context.term()
+        for run in self._runs.values():
+            run.journal.close()
+        if self._store is not None:
+            try:
+                self._store.checkpoint()
+            except StoreError as error:
+                log.warning(
+                    "no last checkpoint, the next start makes up for it: %s", error, extra={"action": "checkpoint_failed"}
+                )
+            self._store.close()
+        os.close(self._folder)
+        self._lock.release()
+
+
+def _ack(run: Run) -> wire.Ack:
+    return wire.Ack(run.committed, tuple(run.dead_letters[-_NEWEST_DEAD_LETTERS:]), run.recover)

@@ -1,0 +1,108 @@
+"""A disk that fills up: no ack, a clear alarm, and on it goes by itself when there is room."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from eventually import eventually
+from road import rows, start_writer
+from samples import fill
+
+from horizon.errors import AckTimeout
+from horizon.paths import DatabasePaths
+from horizon.recorder import Recorder
+
+pytestmark = pytest.mark.root
+
+JOURNAL_BYTES = 4 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def _fill_up(folder: Path) -> Path:
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * 4096)
+        except OSError:
+            return ballast
+
+
+class _Alarms:
+    """What a writer prints, read all the time so that it never blocks."""
+
+    def __init__(self, writer: subprocess.Popen[bytes]) -> None:
+        self.text = ""
+        assert writer.stderr is not None
+        self._stream = writer.stderr
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        for line in self._stream:
+            self.text += line.decode()
+
+    def close(self) -> None:
+        self._thread.join()
+        self._stream.close()
+
+
+def test_a_full_disk_stops_the_acks_and_nothing_else(small_disk: Path) -> None:
+    # Given a writer at work on a small disk
+    paths = DatabasePaths.of(small_disk / "trades.db")
+    writer = start_writer(paths)
+    alarms = _Alarms(writer)
+    recorder = Recorder.open(paths, "maker", may_start_writer=False, journal_bytes=JOURNAL_BYTES)
+    recorder.record(fill(1))
+    recorder.flush(10)
+    # When the disk is full
+    ballast = _fill_up(small_disk)
+    for number in range(2, 5002):
+        recorder.record(fill(number))
+    with pytest.raises(AckTimeout):
+        recorder.flush(2.0)
+    # Then nothing is acknowledged that is not stored, the alarm is out, and recording goes on
+    stored = rows(paths, "SELECT count(*) FROM fills")[0][0]
+    assert recorder.committed_seq <= stored < 5001
+    eventually(lambda: "STALLED" in alarms.text, what="the alarm")
+    assert "full" in alarms.text.lower()
+    recorder.record(fill(6000))
+    # And when there is room again, it goes on by itself
+    ballast.unlink()
+    recorder.flush(30)
+    assert rows(paths, "SELECT count(*), count(DISTINCT fill_id) FROM fills") == [(5002, 5002)]
+    eventually(lambda: "resumed" in alarms.text)
+    recorder.close()
+    writer.terminate()
+    assert writer.wait(20) == 0
+    alarms.close()
+
+
+def test_a_start_on_a_full_disk_waits_for_room(small_disk: Path) -> None:
+    paths = DatabasePaths.of(small_disk / "trades.db")
+    paths.folder.mkdir(mode=0o700)
+    ballast = _fill_up(small_disk)
+    writer = start_writer(paths)
+    alarms = _Alarms(writer)
+    eventually(lambda: "STALLED" in alarms.text, what="the alarm")
+    assert writer.poll() is None
+    ballast.unlink()
+    recorder = Recorder.open(paths, "maker", may_start_writer=False, journal_bytes=JOURNAL_BYTES)
+    recorder.record(fill(1))
+    recorder.flush(20)
+    recorder.close()
+    writer.terminate()
+    assert writer.wait(20) == 0
+    alarms.close()
