@@ -108,6 +108,7 @@ class Fill(msgspec.Struct, frozen=True, array_like=True, tag="f"):
     fee_currency: FeeCurrency = FeeCurrency.Quote
 
     def __post_init__(self) -> None:
+        _make_plain(self, ("price", "size", "fee", "timestamp", "multiplier"))
         # One sum is NaN or infinite when any term is; the slow path then names the culprit.
         if not (math.isfinite(self.price + self.fee + self.timestamp + self.multiplier) and 0.0 < self.size < math.inf):
             _refuse_numbers(self, "fill", self.fill_id, ("price", "size", "fee", "timestamp", "multiplier"))
@@ -135,6 +136,7 @@ class OrderEvent(msgspec.Struct, frozen=True, array_like=True, tag="o"):
     recorded_at: float  # when this change was recorded
 
     def __post_init__(self) -> None:
+        _make_plain(self, ("price", "size", "filled_size", "remaining_size", "created_at", "recorded_at"))
         if not (
             math.isfinite(self.price + self.filled_size + self.remaining_size + self.created_at) and 0.0 < self.size < math.inf
         ):
@@ -219,6 +221,7 @@ class Quote(msgspec.Struct, frozen=True):
     size: float = 5.0
 
     def __post_init__(self) -> None:
+        _make_plain(self, ("bid", "ask", "size"))
         _refuse_numbers(self, "quote", f"{self.bid} / {self.ask}", ("bid", "ask", "size"))
         if self.bid > self.ask:
             raise RecordRejected(f"quote: the bid {self.bid} is above the ask {self.ask}")
@@ -280,6 +283,7 @@ class OrderRequest(msgspec.Struct, frozen=True):
     neg_risk: bool = False
 
     def __post_init__(self) -> None:
+        _make_plain(self, ("price", "size"))
         _refuse_numbers(self, "order", self.market_id, ("price", "size"))
         _refuse_sizes(self, "order", self.market_id)
 
@@ -338,6 +342,17 @@ class EngineStatus(msgspec.Struct, frozen=True):
 
     def total_pnl(self) -> float:
         return self.total_realized_pnl + self.total_unrealized_pnl
+
+
+def _make_plain(struct: msgspec.Struct, names: tuple[str, ...]) -> None:
+    """Turn integers and numpy's floats into plain floats, which have one text and one encoding."""
+    for name in names:
+        value = getattr(struct, name)
+        if type(value) is not float:
+            try:
+                force_setattr(struct, name, float(value))
+            except (TypeError, ValueError) as error:
+                raise RecordRejected(f"{type(struct).__name__}: {name} must be a number, got {value!r}") from error
 
 
 def _refuse_numbers(struct: msgspec.Struct, kind: str, key: str, names: tuple[str, ...]) -> None:

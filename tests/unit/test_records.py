@@ -97,3 +97,18 @@ def test_ids_sort_by_the_time_they_were_made_and_contain_their_run() -> None:
 def test_fills_take_the_arguments_in_the_order_of_the_table() -> None:
     by_place = Fill("f", "o", "m", Side.Yes, OrderSide.Buy, 0.5, 2.0, 0.1, 3.0, "token", "paper")
     assert (by_place.fee, by_place.timestamp, by_place.token_id, by_place.exchange) == (0.1, 3.0, "token", "paper")
+
+
+class FloatOfAnotherLibrary(float):
+    """As numpy's: a float whose text is not a number."""
+
+    def __repr__(self) -> str:
+        return f"np.float64({float(self)})"
+
+
+def test_numbers_of_other_types_become_plain_floats() -> None:
+    one = fill(1, price=FloatOfAnotherLibrary(0.1), size=2)
+    assert [type(value) for value in (one.price, one.size)] == [float, float]
+    assert repr(one.price) == "0.1"
+    with pytest.raises(RecordRejected, match="price must be a number, got 'cheap'"):
+        fill(1, price="cheap")
