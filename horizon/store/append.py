@@ -210,7 +210,8 @@ def _refuse_lost_database(paths: DatabasePaths) -> None:
     is_new = not paths.database.exists() or paths.database.stat().st_size == 0
     if is_new and paths.journals():
         raise StoreError(
-            f"{paths.database} is missing, but {paths.folder} holds journals of it: put the database back, or move the journals away"
+            f"{paths.database} is missing, but {paths.folder} holds journals with records of it: restore the database from a backup, "
+            "or move the journals away to begin with an empty one"
         )
 
 

@@ -248,6 +248,10 @@ FROM run_cursors
 GROUP BY strategy
 ORDER BY strategy;
 
+-- name: volumes
+-- Reads every fill: for a summary at the end, not for a view that refreshes.
+SELECT coalesce(strategy, ''), sum(abs(price) * size * coalesce(multiplier, 1.0)) FROM fills GROUP BY strategy;
+
 -- == A database of the original: the page's columns only ==
 
 -- name: original_strategy
@@ -295,6 +299,9 @@ LIMIT :limit;
 -- name: original_summary
 SELECT (SELECT count(*) FROM strategy_runs), (SELECT count(DISTINCT order_id) FROM order_events), (SELECT count(*) FROM order_events),
        (SELECT count(*) FROM fills);
+
+-- name: original_volume
+SELECT coalesce(sum(abs(price) * size), 0.0) FROM fills;
 
 -- == Dead letters: these run in dlq.db ==
 

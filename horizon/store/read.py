@@ -186,11 +186,22 @@ def summary(connection: apsw.Connection) -> list[StrategySummary]:
     with reading(connection):
         if not _is_original(connection):
             return [StrategySummary(*row) for row in connection.execute(QUERIES["summary"])]
-        events = (OrderRow(*row) for row in connection.execute(QUERIES["original_newest_order_events"], {}))
+        events = (
+            OrderRow(*row) for row in connection.execute(QUERIES["original_newest_order_events"], {"market": None, "since": None})
+        )
         open_orders = _newest_of_each_order(events, None, open_only=True)
         counts: Any = connection.execute(QUERIES["original_summary"]).get
         values = [_original_strategy(connection), *counts, len(open_orders), 0, 0, 0]
         return [StrategySummary(*values)]
+
+
+def volumes(connection: apsw.Connection) -> dict[str, float]:
+    """The money that each strategy's fills moved: the sum of price x size x multiplier. Reads every fill."""
+    with reading(connection):
+        if _is_original(connection):
+            volume: Any = connection.execute(QUERIES["original_volume"]).get
+            return {_original_strategy(connection): volume}
+        return dict(connection.execute(QUERIES["volumes"]))
 
 
 def fill_by_id(connection: apsw.Connection, fill_id: str) -> tuple[str, Fill] | None:

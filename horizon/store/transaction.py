@@ -7,7 +7,7 @@ changed before the statements of a step have succeeded, so a step that raises ca
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import apsw
@@ -32,7 +32,8 @@ from horizon.store.fills import Difference, difference, stored_fill
 from horizon.store.snapshots import Author, knows_all_fills, store_snapshot
 from horizon.store.sql import QUERIES
 
-_ALONE = frozenset({PositionSnapshot, RiskEvent, FillConflict, RunStarted, RunEnded})
+_STATUS = OrderEvent.__struct_fields__.index("status")
+_NEW = OrderStatus.New  # looked up once: the members of an enum are slow to reach
 
 
 class Entry(NamedTuple):
@@ -61,17 +62,32 @@ class Transaction:
         self.recover: set[str] = set()
         self.counts: Counter[str] = Counter()
 
-    def write(self, entries: Sequence[Entry]) -> None:
+    def write(self, entries: Iterable[Entry]) -> None:
         """Write records in order. Raises: FillKnown."""
-        together: list[Entry] = []
+        step = _Step(self._commit_no)
         for entry in entries:
-            if entry.problem is None and type(entry.record) in _ALONE:
-                self._write_together(together)
-                together = []
-                self._write_alone(entry)
+            run_id, strategy, seq, _, record, problem = entry
+            kind = type(record)
+            if problem is not None or record is None:
+                step.dead.append(entry)
+                step.run(run_id, strategy, seq).dead_letters += 1
+            elif kind is OrderEvent:
+                row = (*astuple(record), strategy, run_id, seq)
+                step.events.append(row)
+                run = step.run(run_id, strategy, seq)
+                run.order_events += 1
+                run.orders += step.orders.note(row, step.commit_no)
+            elif kind is Fill:
+                step.commit_no += 1
+                step.fills.append((*astuple(record), self._now, strategy, run_id, seq, step.commit_no))
+                run = step.run(run_id, strategy, seq)
+                run.fills += 1
+                run.last_commit_no = step.commit_no
             else:
-                together.append(entry)
-        self._write_together(together)
+                self._write_step(step)
+                self._write_alone(entry)
+                step = _Step(self._commit_no)
+        self._write_step(step)
 
     def write_known_fill(self, entry: Entry) -> None:
         """A fill whose id is stored: a duplicate when it is the same, else a dead letter (R4)."""
@@ -96,43 +112,17 @@ class Transaction:
         if self._commit_no != self._first_commit_no:
             self._connection.execute(QUERIES["set_meta"], {"key": "commit_no", "value": self._commit_no})
 
-    def _write_together(self, entries: Sequence[Entry]) -> None:
-        if not entries:
+    def _write_step(self, step: _Step) -> None:
+        if not step.runs:
             return
-        fills: list[tuple[Any, ...]] = []
-        events: list[tuple[Any, ...]] = []
-        orders = _OrderChanges({}, {}, [])
-        dead: list[Entry] = []
-        runs: dict[str, Advance] = {}
-        commit_no = self._commit_no
-        for entry in entries:
-            run_id, strategy, seq, _, record, problem = entry
-            run = runs.get(run_id)
-            if run is None:
-                run = runs[run_id] = Advance(run_id, strategy, seq)
-            run.committed_seq = seq
-            if problem is not None or record is None:
-                dead.append(entry)
-                run.dead_letters += 1
-            elif type(record) is Fill:
-                commit_no += 1
-                fills.append((*astuple(record), self._now, strategy, run_id, seq, commit_no))
-                run.last_commit_no = commit_no
-                run.fills += 1
-            else:
-                assert type(record) is OrderEvent
-                row = (*astuple(record), strategy, run_id, seq)
-                events.append(row)
-                run.order_events += 1
-                run.orders += orders.note(record, row, commit_no)
-        self._insert_fills(fills)
-        self._connection.executemany(QUERIES["insert_order_event"], events)
-        orders.write(self._connection)
-        self._connection.executemany(QUERIES["advance_run"], map(astuple, runs.values()))
-        self._commit_no = commit_no
-        self.counts["fill"] += len(fills)
-        self.counts["order_event"] += len(events)
-        for entry in dead:
+        self._insert_fills(step.fills)
+        self._connection.executemany(QUERIES["insert_order_event"], step.events)
+        step.orders.write(self._connection)
+        self._connection.executemany(QUERIES["advance_run"], map(astuple, step.runs.values()))
+        self._commit_no = step.commit_no
+        self.counts["fill"] += len(step.fills)
+        self.counts["order_event"] += len(step.events)
+        for entry in step.dead:
             kind: Kind = "undecodable" if entry.record is None else "unstorable"
             self._note_dead_letter(entry, kind, entry.problem or "the bytes are not a record")
 
@@ -239,20 +229,21 @@ class Advance(msgspec.Struct):
     snapshots_refused: int = 0
 
 
-class _OrderChanges(NamedTuple):
+class _OrderChanges:
     """What a step does to the table of open orders: `new` opens an order, a terminal status closes it for good."""
 
-    opened: dict[str, tuple[Any, ...]]
-    changed: dict[str, tuple[Any, ...]]
-    closed: list[tuple[str]]
+    def __init__(self) -> None:
+        self.opened: dict[str, tuple[Any, ...]] = {}
+        self.changed: dict[str, tuple[Any, ...]] = {}
+        self.closed: list[tuple[str]] = []
 
-    def note(self, event: OrderEvent, row: tuple[Any, ...], commit_no: int) -> bool:
+    def note(self, row: tuple[Any, ...], commit_no: int) -> bool:
         """Take one more event; only the last of each order is written. Returns whether it is a new order."""
-        order_id, status = event.order_id, event.status
-        is_new = status is OrderStatus.New
-        if is_new:
+        order_id, status = row[0], row[_STATUS]
+        if status is _NEW:
             self.opened[order_id] = (*row, commit_no)
-        elif status not in OPEN_STATUSES:
+            return True
+        if status not in OPEN_STATUSES:
             self.opened.pop(order_id, None)
             self.changed.pop(order_id, None)
             self.closed.append((order_id,))
@@ -260,10 +251,30 @@ class _OrderChanges(NamedTuple):
             self.opened[order_id] = (*row, self.opened[order_id][-1])
         else:
             self.changed[order_id] = row
-        return is_new
+        return False
 
     def write(self, connection: apsw.Connection) -> None:
         # In this order a late change of an order that was closed in the same step finds no row.
         connection.executemany(QUERIES["open_order"], self.opened.values())
         connection.executemany(QUERIES["close_order"], self.closed)
         connection.executemany(QUERIES["change_open_order"], self.changed.values())
+
+
+class _Step:
+    """Fills and order events that are written together, by executemany."""
+
+    def __init__(self, commit_no: int) -> None:
+        self.commit_no = commit_no
+        self.fills: list[tuple[Any, ...]] = []
+        self.events: list[tuple[Any, ...]] = []
+        self.orders = _OrderChanges()
+        self.dead: list[Entry] = []
+        self.runs: dict[str, Advance] = {}
+
+    def run(self, run_id: str, strategy: str, seq: int) -> Advance:
+        """What this step does to a run, which now is at `seq`."""
+        run = self.runs.get(run_id)
+        if run is None:
+            run = self.runs[run_id] = Advance(run_id, strategy, seq)
+        run.committed_seq = seq
+        return run

@@ -43,7 +43,7 @@ def translated(path: Path) -> Iterator[None]:
     try:
         yield
     except _REFUSED as error:
-        raise StoreRefused(f"{path} refused a value: {error}") from error
+        raise StoreRefused(f"a value was refused: {error}") from error
     except apsw.FullError as error:
         raise StoreStalled(f"there is no room left on the disk of {path}; free some, everything goes on by itself") from error
     except _STALLED as error:
