@@ -66,18 +66,22 @@ class Book:
         # Kept under plain tuples, which compare equal to a PositionKey and are made eight times faster, once for every fill.
         self._holdings: dict[tuple[str, str, Side], Holding] = {}
         self._marks: dict[tuple[str, Side], float] = {}
+        self._pnl: tuple[float, float] | None = None  # asked for several times between two changes
 
     def apply(self, fill: Fill) -> None:
         key = (fill.exchange, fill.market_id, fill.side)
         self._holdings[key] = fold(self._holdings.get(key, _FLAT), fill)
+        self._pnl = None
 
     def mark(self, market_id: str, side: Side, price: float) -> None:
         """Value the positions of a market at this price from now on, on every exchange."""
         self._marks[market_id, side] = price
+        self._pnl = None
 
     def take_marks_of(self, other: Book) -> None:
         """Prefer the marks of another book, which are newer than those of a snapshot."""
         self._marks |= other._marks
+        self._pnl = None
 
     def size(self, market_id: str, side: Side, exchange: str) -> float:
         return float(self._holdings.get((exchange, market_id, side), _FLAT).size)
@@ -87,12 +91,14 @@ class Book:
 
     def pnl(self) -> tuple[float, float]:
         """Realized and unrealized, summed over all positions."""
-        realized = unrealized = _ZERO
-        for (_, market_id, side), holding in self._holdings.items():
-            realized = _EXACT.add(realized, holding.realized_pnl)
-            if holding.size:
-                unrealized = _EXACT.add(unrealized, unrealized_pnl(holding, self._marks.get((market_id, side))))
-        return float(realized), float(unrealized)
+        if self._pnl is None:
+            realized = unrealized = _ZERO
+            for (_, market_id, side), holding in self._holdings.items():
+                realized = _EXACT.add(realized, holding.realized_pnl)
+                if holding.size:
+                    unrealized = _EXACT.add(unrealized, unrealized_pnl(holding, self._marks.get((market_id, side))))
+            self._pnl = float(realized), float(unrealized)
+        return self._pnl
 
     def notional(self) -> float:
         """The sum of |size| x price x multiplier, at the mark where there is one, else at cost."""
