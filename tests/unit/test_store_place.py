@@ -167,7 +167,7 @@ def test_a_database_is_not_made_where_journals_are_left(tmp_path: Path) -> None:
     paths = DatabasePaths.of(tmp_path / "x.db")
     paths.folder.mkdir()
     paths.journal("run-1").touch()
-    with pytest.raises(StoreError, match=r"x\.db is missing, but .*x\.db\.d holds journals of it"):
+    with pytest.raises(StoreError, match=r"x\.db is missing, but .*x\.db\.d holds journals"):
         Store(paths)
     assert not paths.database.exists()
 

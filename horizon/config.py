@@ -1,0 +1,272 @@
+"""What the operator wrote: `horizon.toml` as frozen structs, and the HORIZON_* variables. Nobody else reads either.
+
+An unknown or wrong key is refused with its place in the file, before any process starts. Paths in the file are relative to the file.
+What only user code can judge (a venue's or feed's constructor, a strategy file's imports) is judged in the worker.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from horizon.errors import ConfigError
+
+DATABASE_VARIABLE = "HORIZON_DB"
+DEFAULT_FILE = "horizon.toml"
+DEFAULT_DATABASE = "horizon.db"
+BUILT_IN_VENUES = ("paper",)
+BUILT_IN_FEEDS = ("simulated", "replay")
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
+Durability = Literal["process", "power"]
+
+
+class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    path: Path = Path(DEFAULT_DATABASE)
+    durability: Durability = "process"  # "power": what is acknowledged survives a power cut too
+
+
+class Supervision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    stop_timeout_s: Seconds = 20.0  # what a worker, and after them the writer, has to drain before it is killed
+
+
+class FeedTable(msgspec.Struct, frozen=True, kw_only=True):
+    """One feed. Every key but `type` goes to the constructor of the feed."""
+
+    type: str  # one of BUILT_IN_FEEDS, or "package.module:Name"
+    options: dict[str, Any] = {}
+
+
+class StrategyTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One strategy. What is None is left to the arguments of `hz.run` in its file."""
+
+    file: Path
+    name: str = ""  # the table's own key unless given
+    interval: Seconds | None = None
+    exchange: str | None = None  # one of BUILT_IN_VENUES, or "package.module:Name"
+    params: dict[str, Any] | None = None
+    risk: dict[str, Any] | None = None
+    feeds: dict[str, FeedTable] | None = None
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole file, checked, with absolute paths."""
+
+    path: Path
+    database: Database
+    supervisor: Supervision
+    strategies: dict[str, StrategyTable]  # by name, in the file's order
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
+
+    def only(self, name: str) -> Config:
+        """What one worker needs to know: nothing of the other strategies."""
+        return msgspec.structs.replace(self, strategies={name: self.strategies[name]})
+
+
+def load(path: str | Path) -> Config:
+    """Read and check a `horizon.toml`. Raises: ConfigError, naming file and key."""
+    file = _File(Path(path))
+    file.refuse_unknown(file.data, ("database", "supervisor", "strategies"))
+    return Config(
+        path=file.path.absolute(),
+        database=_database(file),
+        supervisor=file.decode(Supervision, "supervisor"),
+        strategies=_strategies(file),
+    )
+
+
+def resolve_database(option: str | Path | None, folder: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The database a command means: --db, HORIZON_DB, the one of ./horizon.toml, ./horizon.db, the only *.db here.
+
+    Raises: ConfigError, which lists what lies here.
+    """
+    here = folder or Path.cwd()
+    named = option or database_variable(environ)
+    if named:
+        return here / Path(named).expanduser()
+    if (here / DEFAULT_FILE).exists():
+        return _database(_File(here / DEFAULT_FILE)).path
+    found = sorted(path for path in here.glob("*.db") if path.is_file())
+    if here / DEFAULT_DATABASE in found:
+        return here / DEFAULT_DATABASE
+    if len(found) == 1:
+        return found[0]
+    lies = f"these lie here: {', '.join(path.name for path in found)}" if found else "no *.db and no horizon.toml lies here"
+    raise ConfigError(f"which database? Say --db PATH or set {DATABASE_VARIABLE}; in {here} {lies}")
+
+
+def database_variable(environ: Mapping[str, str] = os.environ) -> Path | None:
+    """HORIZON_DB, where it is set and not empty."""
+    value = environ.get(DATABASE_VARIABLE)
+    return Path(value) if value else None
+
+
+T = TypeVar("T")
+
+
+class _File:
+    """One parsed file, and the sentences about its keys."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            # Editors of another system begin a file with a mark that TOML does not know.
+            self.data = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        except FileNotFoundError as error:
+            raise ConfigError(f"{path} does not exist; `horizon init DIR` writes one") from error
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path} is not UTF-8 text (byte {error.start})") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path}: {_explain_toml(str(error))}") from error
+
+    def wrong(self, keys: Iterable[str], sentence: str) -> ConfigError:
+        return ConfigError(f"{self.path}: {_dotted(keys)}: {sentence}")
+
+    def table(self, *keys: str) -> dict[str, Any]:
+        value: Any = self.data
+        for key in keys:
+            value = value.get(key, {})
+        if not isinstance(value, dict):
+            raise self.wrong(keys, f"expected a table, got {value!r}")
+        return value
+
+    def decode(self, kind: type[T], *keys: str, apart: tuple[str, ...] = ()) -> T:
+        """One table, without the tables in it that are read `apart`: so every error belongs to a key of this one."""
+        table = self.table(*keys)
+        self.refuse_unknown(table, kind.__struct_fields__, *keys)  # type: ignore[attr-defined]
+        own = {key: value for key, value in table.items() if key not in apart}
+        try:
+            return msgspec.convert(own, kind, dec_hook=self._path_value)
+        except msgspec.ValidationError as error:
+            key, sentence = _explain(str(error), table, kind)
+            raise self.wrong((*keys, key), sentence) from error
+
+    def refuse_unknown(self, table: dict[str, Any], known: Iterable[str], *keys: str) -> None:
+        for key in table:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+                raise self.wrong((*keys, key), f"unknown key; {hint}")
+
+    def _path_value(self, kind: type, value: object) -> object:
+        if kind is Path and isinstance(value, str) and value and "\0" not in value:
+            # Absolute, but with its own name: which file a link leads to is the business of whoever opens it.
+            return Path(os.path.normpath(self.path.parent.absolute() / Path(value).expanduser()))
+        raise ValueError("Expected `path`")
+
+
+def _database(file: _File) -> Database:
+    database = file.decode(Database, "database")
+    if not database.path.is_absolute():
+        database = msgspec.structs.replace(database, path=file.path.parent.absolute() / database.path)
+    if not database.path.parent.is_dir():
+        raise file.wrong(("database", "path"), f"the folder {database.path.parent} does not exist")
+    if database.path.is_dir():
+        raise file.wrong(("database", "path"), f"{database.path} is a folder, not a database")
+    return database
+
+
+def _strategies(file: _File) -> dict[str, StrategyTable]:
+    strategies: dict[str, StrategyTable] = {}
+    key_of: dict[str, str] = {}
+    for key in file.table("strategies"):
+        strategy = _strategy(file, key)
+        if strategy.name in strategies:
+            raise file.wrong(
+                ("strategies", key, "name"),
+                f"{strategy.name!r} is already the name of strategies.{key_of[strategy.name]}; "
+                "a strategy's fills and positions are kept under its name, so each needs its own",
+            )
+        strategies[strategy.name] = strategy
+        key_of[strategy.name] = key
+    return strategies
+
+
+def _strategy(file: _File, key: str) -> StrategyTable:
+    keys = ("strategies", key)
+    strategy = file.decode(StrategyTable, *keys, apart=("feeds",))
+    name = strategy.name or key
+    if not name.isprintable() or name != name.strip() or not name or len(name) > 100:
+        raise file.wrong(keys, f"{name!r} cannot be a strategy's name: 1 to 100 printable characters, no space at either end")
+    if not strategy.file.is_file():
+        raise file.wrong((*keys, "file"), f"{strategy.file} {'is not a file' if strategy.file.exists() else 'does not exist'}")
+    if strategy.exchange is not None:
+        _check_kind(file, (*keys, "exchange"), strategy.exchange, BUILT_IN_VENUES)
+    feeds = None
+    if "feeds" in file.table(*keys):
+        feeds = {feed: _feed(file, (*keys, "feeds", feed)) for feed in file.table(*keys, "feeds")}
+    return msgspec.structs.replace(strategy, name=name, feeds=feeds)
+
+
+def _feed(file: _File, keys: tuple[str, ...]) -> FeedTable:
+    options = dict(file.table(*keys))
+    kind = options.pop("type", None)
+    if not isinstance(kind, str):
+        wrong = "missing" if kind is None else f"got {kind!r}"
+        raise file.wrong((*keys, "type"), f'{wrong}; expected {_one_of(BUILT_IN_FEEDS)} or "package.module:Name"')
+    _check_kind(file, (*keys, "type"), kind, BUILT_IN_FEEDS)
+    return FeedTable(type=kind, options=options)
+
+
+def _check_kind(file: _File, keys: tuple[str, ...], kind: str, built_in: tuple[str, ...]) -> None:
+    module, colon, name = kind.partition(":")
+    if kind not in built_in and not (colon and module and name):
+        raise file.wrong(keys, f'expected {_one_of(built_in)} or "package.module:Name", got {kind!r}')
+
+
+_TOML_TWICE = re.compile(r"Cannot declare \((.*?),?\) twice \((.*)\)")
+
+
+def _explain_toml(error: str) -> str:
+    twice = _TOML_TWICE.fullmatch(error)
+    if twice:
+        table = ".".join(part.strip().strip("'\"") for part in twice[1].split(","))
+        return f"the table [{table}] is declared a second time ({twice[2]}); two strategies need two names"
+    return f"not valid TOML: {error}"
+
+
+_TYPES = {
+    "path": "a path",
+    "float": "a number",
+    "int": "a whole number",
+    "str": "a text",
+    "bool": "true or false",
+    "object": "a table",
+}
+_MISSING = re.compile(r"Object missing required field `(.+)`")
+_WRONG = re.compile(r"(?P<what>.*?)(?:, got `.*?`)? - at `\$\.(?P<key>\w+).*`")
+
+
+def _explain(error: str, table: dict[str, Any], kind: type) -> tuple[str, str]:
+    """The key and the sentence of a msgspec error about a flat table."""
+    missing = _MISSING.fullmatch(error)
+    if missing:
+        return missing[1], "missing"
+    wrong = _WRONG.fullmatch(error)
+    assert wrong, error
+    key = wrong["key"]
+    what = re.sub(r"`(\w+)[^`]*`", lambda match: _TYPES.get(match[1], match[1]), wrong["what"]).replace("Expected", "expected")
+    annotation = get_type_hints(kind)[key]
+    if get_origin(annotation) is Literal:
+        what = f"expected {_one_of(get_args(annotation))}"
+    return key, f"{what}, got {table[key]!r}"
+
+
+def _one_of(values: Iterable[str]) -> str:
+    return " or ".join(f'"{value}"' for value in values)
+
+
+def _dotted(keys: Iterable[str]) -> str:
+    return ".".join(key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else f'"{key}"' for key in keys)

@@ -1,0 +1,336 @@
+"""`hz.run`: one strategy from start to end, alone or under the supervisor.
+
+The order of a start: arguments checked, recovery, feeds, the run's start with the venue, the cycle. Each cycle: what the venue tells,
+prices, then for each market its pipeline; the market's price moves a simulated venue, the old quotes are canceled, the new ones
+submitted. The order of an end: cancel, late fills, snapshot, the run's end, the last ack (`Engine.close`).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import EllipsisType
+from typing import Any
+
+from horizon import logs
+from horizon.channel import Heartbeat
+from horizon.clock import SYSTEM_CLOCK
+from horizon.context import Context, FeedData, InventorySnapshot, feed_of
+from horizon.engine import Engine
+from horizon.errors import AckTimeout, ConfigError, Halt, StoreStalled, StrategyError, VenueError
+from horizon.faults import Faults
+from horizon.feeds.base import Feed
+from horizon.job import Assignment, Job, config_of, job_of, refuse_what_is_not_there
+from horizon.records import Market, Quote, Side
+from horizon.risk import Risk, RiskConfig
+from horizon.stopping import Signals, Stopping
+
+__all__ = ["Assignment", "assignment", "has_run", "run"]
+
+log = logging.getLogger(__name__)
+
+SNAPSHOT_EVERY = 50  # cycles
+EVICT_EVERY = 100  # cycles
+EVICT_AFTER_S = 300.0
+HEARTBEAT_EVERY_S = 1.0
+_LEAVING_S = 1.0  # of a stop's deadline, for what comes after the last ack
+
+assignment: Assignment | None = None  # left here by whoever runs a strategy's file; `run` takes it
+has_run = False
+
+
+def run(
+    name: str,
+    exchange: object = None,
+    exchanges: Sequence[object] | None = None,
+    markets: Sequence[Market | str] | None = None,
+    events: object = None,
+    feeds: Mapping[str, object] | None = None,
+    pipeline: object = None,
+    risk: Risk | RiskConfig | None = None,
+    interval: float = 0.5,
+    mode: str = "paper",
+    dashboard: bool = False,
+    params: Mapping[str, Any] | None = None,
+    db_path: str | Path | EllipsisType | None = ...,
+    netting_pairs: object = None,
+    api_key: str | None = None,
+    compliance: object = None,
+) -> None:
+    """Run a strategy until SIGINT or SIGTERM, until the supervisor says stop, or until its unpaced feeds are exhausted.
+
+    `db_path` left out is HORIZON_DB, else ./{name}.db; None keeps nothing. `api_key` is accepted and dropped.
+    Raises: ConfigError, StrategyError, NotThereYet for arguments; what Engine raises at its start; AckTimeout when not everything
+    was acknowledged by the stop deadline; Halt under a supervisor, SystemExit with its code alone.
+    """
+    global assignment, has_run
+    del api_key
+    if has_run:
+        raise StrategyError("hz.run was called a second time in this process: one process runs one strategy")
+    assigned, assignment = assignment or Assignment(), None
+    is_alone = assigned == Assignment()
+    if is_alone:
+        logs.log_to(sys.stderr)
+    refuse_what_is_not_there(events=events, dashboard=dashboard, netting_pairs=netting_pairs, compliance=compliance)
+    job = job_of(assigned, name, exchange, exchanges, markets, feeds, pipeline, risk, interval, mode, params, db_path)
+    has_run = True
+    if assigned.observer is not None:
+        assigned.observer.started(job.name, job.db_path)
+    try:
+        _run(job, assigned)
+    except Halt as halt:
+        if not is_alone:
+            raise
+        log.critical("halted: %s", halt.reason, extra={"action": "halt"})
+        raise SystemExit(int(halt.exit_code)) from None
+
+
+def _run(job: Job, assigned: Assignment) -> None:
+    engine = Engine(
+        job.risk,
+        db_path=job.db_path,
+        strategy=job.name,
+        venue=job.venue,
+        durability=assigned.durability,
+        may_start_writer=assigned.channel is None,
+        lock_timeout_s=assigned.stop_timeout_s,
+    )
+    # Only now: while it waits for a writer or a disk, there is nothing to drain and a signal may end it as it pleases.
+    with Signals() as signals:
+        stopping = Stopping(assigned, signals)
+        cycle = _Cycle(job, engine, stopping)
+        reason = "ended"
+        try:
+            engine.recover_state()
+            cycle.start()
+            engine.start_run(job.name, config_of(job))
+            stopping.say_ready(engine.db_run_id() or "")
+            reason = cycle.run()
+            log.info("%s ends: %s", job.name, reason, extra={"action": "run_end"})
+        except BaseException as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            cycle.stop()
+            stopping.say_draining(engine.unacked, engine.journal_path)
+            _leave(engine, stopping.deadline_s, reason)
+
+
+def _leave(engine: Engine, deadline_s: float, reason: str) -> None:
+    """End the run within its deadline; an error that is on its way already is not replaced by a missing ack."""
+    failing = sys.exc_info()[1]
+    in_a_hurry = isinstance(failing, KeyboardInterrupt)  # the second Ctrl-C
+    try:
+        engine.close(0.0 if in_a_hurry else max(0.0, deadline_s - _LEAVING_S), reason)
+    except AckTimeout as error:
+        if failing is None:
+            raise
+        log.error("%s", error, extra={"action": "unacked"})
+
+
+class _Cycle:
+    """The loop, and what it remembers between two rounds."""
+
+    def __init__(self, job: Job, engine: Engine, stopping: Stopping) -> None:
+        self._job = job
+        self._engine = engine
+        self._stopping = stopping
+        self._clock = SYSTEM_CLOCK
+        self._alive = dict(job.feeds)  # the feeds that are not exhausted
+        self._has_unpaced = any(not feed.paced for feed in job.feeds.values())
+        self._market_time = 0.0
+        self._params = dict(job.params)
+        self._events = _markets_by_event(job.markets)
+        self._fills_seen = 0
+        self._runtime_params: set[str] = set()
+        self._faults = Faults(self._clock)
+        self._cycles = 0
+        self._snapshot_at = self._beat_at = self._clock.monotonic()
+
+    def start(self) -> None:
+        """Raises: ConfigError when a feed cannot be opened."""
+        for feed in self._job.feeds.values():
+            feed.start()
+        if self._has_unpaced:
+            # A replay plays an hour in a second: limits per second are meant in its time.
+            self._engine.follow_market_time(lambda: self._market_time)
+        for market in self._job.markets:
+            name = feed_of(market, self._job.feeds)
+            if len(self._job.feeds) > 1 and name not in (market.id, market.slug, market.ticker, market.name):
+                log.warning(
+                    "no feed is called like market %s; the feed %s prices it", market.id, name, extra={"action": "feed_of"}
+                )
+
+    def stop(self) -> None:
+        for name, feed in self._job.feeds.items():
+            try:
+                feed.stop()
+            except Exception:
+                log.exception("feed %s did not stop", name, extra={"action": "feed_stop"})
+        self._faults.report()
+
+    def run(self) -> str:
+        """Cycle until something ends the run; returns what."""
+        next_at = self._clock.monotonic()
+        while (reason := self._stopping.stop_reason()) is None:
+            if not self._advance_feeds():
+                return "the feeds are exhausted"
+            self._round()
+            self._housekeeping()
+            if self._has_unpaced:
+                self._wait_for_room()
+            else:
+                # A cycle that took longer than the interval delays the next one; missed ones are not made up for.
+                next_at = max(next_at + self._job.interval_s, self._clock.monotonic())
+                self._sleep_until(next_at)
+        return reason
+
+    def _round(self) -> None:
+        """One cycle of all markets."""
+        engine = self._engine
+        engine.begin_cycle()
+        try:
+            engine.poll_fills()
+        except (VenueError, StoreStalled) as error:
+            self._faults.note("the venue", error)  # what it told and could not be looked up now is taken in the next cycle
+        engine.update_daily_pnl()
+        feeds = {name: feed.snapshot() for name, feed in self._job.feeds.items()}
+        self._refresh_params()
+        for market in self._job.markets:
+            try:
+                self._trade(market, feeds)
+            except Exception as error:
+                self._faults.note(f"market {market.id}", error)
+        engine.ship()
+        self._cycles += 1
+
+    def _trade(self, market: Market, feeds: dict[str, FeedData]) -> None:
+        """Ask a market's pipeline and make its quotes stand in the market."""
+        name = feed_of(market, feeds)
+        feed = feeds[name] if name is not None else FeedData()
+        if self._job.is_live and feed.is_stale():
+            self._faults.note(f"market {market.id}", "left alone: its feed is stale")
+            return
+        inventory = InventorySnapshot(self._engine.positions(), self._events)
+        quotes = self._job.pipelines[market.id].quotes(
+            Context(feeds, inventory, market, None, self._engine.status(), self._params)
+        )
+        self._price(market, feed, quotes)
+        if quotes is not None:
+            self._engine.cancel_market(market.id)
+            self._engine.submit_quotes(market.id, quotes, _side_of(market))
+
+    def _price(self, market: Market, feed: FeedData, quotes: Sequence[Quote] | None) -> None:
+        """Move a simulated venue to the market's price, and value the positions at it."""
+        mid = feed.mid()
+        if not mid and quotes:
+            # Without any price the strategy's own quotes are all there is, as in the original.
+            mid = sum(quote.mid() for quote in quotes) / len(quotes)
+        if not mid:
+            return
+        if feed.bid and feed.ask:
+            self._engine.tick(market.id, feed.bid)
+            self._engine.tick(market.id, feed.ask)
+        else:
+            self._engine.tick(market.id, mid)
+        if _side_of(market) is Side.Long:
+            self._engine.update_mark_price(market.id, Side.Long, mid)
+        else:
+            self._engine.update_mark_price(market.id, Side.Yes, mid)
+            self._engine.update_mark_price(market.id, Side.No, 1.0 - mid)
+
+    def _refresh_params(self) -> None:
+        """What a pipeline finds in ctx.params: the run's, then those that were changed while it runs, then ours."""
+        runtime = self._engine.get_all_params()
+        for name in self._runtime_params - runtime.keys():
+            self._params.pop(name, None)
+            if name in self._job.params:
+                self._params[name] = self._job.params[name]
+        self._runtime_params = set(runtime)
+        recent = self._engine.recent_fills()
+        new = min(self._engine.fills_applied - self._fills_seen, len(recent))
+        self._fills_seen = self._engine.fills_applied
+        fills = recent[len(recent) - new :]
+        self._params |= runtime | {
+            "engine": self._engine,
+            "_recent_fills": recent,
+            "fills_this_cycle": fills,
+            "orderbooks": {},
+        }
+
+    def _advance_feeds(self) -> bool:
+        """Take in new prices: all paced feeds, and of the others the one whose next event comes first. False when nothing comes."""
+        for name, feed in list(self._alive.items()):
+            if feed.paced:
+                self._advance(name, feed)
+        while unpaced := {name: feed for name, feed in self._alive.items() if not feed.paced}:
+            name, feed = min(unpaced.items(), key=lambda one: one[1].next_time() or 0.0)
+            self._market_time = max(self._market_time, feed.next_time() or 0.0)
+            if self._advance(name, feed):
+                return True
+        return not self._has_unpaced and (bool(self._alive) or not self._job.feeds)
+
+    def _advance(self, name: str, feed: Feed) -> bool:
+        """Raises: ConfigError, when what the feed reads is wrong from here on."""
+        try:
+            came = feed.advance()
+        except ConfigError:
+            raise
+        except Exception as error:
+            self._faults.note(f"feed {name}", error)
+            return feed.paced  # without it an unpaced feed that only fails would never end
+        if not came:
+            del self._alive[name]
+        return came
+
+    def _housekeeping(self) -> None:
+        now = self._clock.monotonic()
+        # A replay has 50 cycles in milliseconds; a snapshot a second is as good for it.
+        if self._cycles % SNAPSHOT_EVERY == 0 and (not self._has_unpaced or now - self._snapshot_at >= 1.0):
+            self._engine.snapshot_positions()
+            self._snapshot_at = now
+        if self._cycles % EVICT_EVERY == 0:
+            self._engine.evict_stale_orders(0.0 if self._has_unpaced else EVICT_AFTER_S)
+        self._beat(now)
+
+    def _beat(self, now: float) -> None:
+        if now < self._beat_at:
+            return
+        self._beat_at = now + HEARTBEAT_EVERY_S
+        status = self._engine.status()
+        self._stopping.tell(
+            Heartbeat(
+                cycles=self._cycles,
+                orders=self._engine.orders_submitted,
+                fills=self._engine.fills_applied,
+                open_orders=status.open_orders,
+                position=InventorySnapshot(self._engine.positions()).net,
+                pnl=status.total_pnl(),
+                unacked=self._engine.unacked,
+                latency_ms=self._engine.latency_ms,
+                kill_switch=status.kill_switch_active,
+            )
+        )
+
+    def _wait_for_room(self) -> None:
+        """A replay is faster than any disk: it waits for the writer instead of having its orders refused."""
+        while not self._engine.room_for_orders() and self._stopping.stop_reason() is None:
+            self._stopping.wait(self._engine, 0.05)
+            self._beat(self._clock.monotonic())
+
+    def _sleep_until(self, until: float) -> None:
+        while (left := until - self._clock.monotonic()) > 0 and self._stopping.stop_reason() is None:
+            self._stopping.wait(self._engine, min(left, max(0.0, self._beat_at - self._clock.monotonic())))
+            self._beat(self._clock.monotonic())
+
+
+def _markets_by_event(markets: Sequence[Market]) -> dict[str, frozenset[str]]:
+    events = {market.event_id for market in markets if market.event_id is not None}
+    return {event: frozenset(market.id for market in markets if market.event_id == event) for event in events}
+
+
+def _side_of(market: Market) -> Side:
+    """Prediction markets are quoted on Yes; what has an asset class is held long or short."""
+    return Side.Yes if market.asset_class is None else Side.Long
