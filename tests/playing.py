@@ -12,7 +12,7 @@ from pathlib import Path
 
 from recorded_accounts import HyperliquidAccount, hummingbot, hyperliquid
 
-from horizon.engine import Engine
+from horizon import Engine
 from horizon.positions import exact
 from horizon.records import Side
 
