@@ -115,12 +115,6 @@ def job_of(
     )
 
 
-def refuse_what_is_not_there(**given: object) -> None:
-    for argument, value in given.items():
-        if value:
-            raise NotThereYet(f"hz.run({argument}=...) is not there yet: leave it out; README lists what is not there")
-
-
 def _markets(markets: Sequence[Market | str] | None) -> tuple[Market, ...]:
     if isinstance(markets, str | Market):
         markets = [markets]

@@ -22,7 +22,8 @@ from horizon.engine import Engine
 from horizon.errors import AckTimeout, ConfigError, Halt, StoreStalled, StrategyError, VenueError
 from horizon.faults import Faults
 from horizon.feeds.base import Feed
-from horizon.job import Assignment, Job, config_of, job_of, refuse_what_is_not_there
+from horizon.job import Assignment, Job, config_of, job_of
+from horizon.not_there_yet import refuse_arguments
 from horizon.records import Market, Quote, Side
 from horizon.risk import Risk, RiskConfig
 from horizon.stopping import Signals, Stopping
@@ -73,7 +74,7 @@ def run(
     is_alone = assigned == Assignment()
     if is_alone:
         logs.log_to(sys.stderr)
-    refuse_what_is_not_there(events=events, dashboard=dashboard, netting_pairs=netting_pairs, compliance=compliance)
+    refuse_arguments(events=events, dashboard=dashboard, netting_pairs=netting_pairs, compliance=compliance)
     job = job_of(assigned, name, exchange, exchanges, markets, feeds, pipeline, risk, interval, mode, params, db_path)
     has_run = True
     if assigned.observer is not None:
