@@ -7,6 +7,7 @@ floats that stand for the shortest decimal text which gives them back (0.1 is 0.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from enum import Enum
 
@@ -16,7 +17,6 @@ from msgspec.structs import force_setattr
 from horizon.errors import RecordRejected
 
 TEXT_MAX_BYTES = 4096
-CUT_MARK = "…[cut]"
 
 
 class _Word(str, Enum):
@@ -108,11 +108,13 @@ class Fill(msgspec.Struct, frozen=True, array_like=True, tag="f"):
     fee_currency: FeeCurrency = FeeCurrency.Quote
 
     def __post_init__(self) -> None:
-        _make_plain(self, ("price", "size", "fee", "timestamp", "multiplier"))
+        numbers = ("price", "size", "fee", "timestamp", "multiplier")
+        _make_plain(self, numbers)
         # One sum is NaN or infinite when any term is; the slow path then names the culprit.
         if not (math.isfinite(self.price + self.fee + self.timestamp + self.multiplier) and 0.0 < self.size < math.inf):
-            _refuse_numbers(self, "fill", self.fill_id, ("price", "size", "fee", "timestamp", "multiplier"))
+            _refuse_numbers(self, "fill", self.fill_id, numbers)
             _refuse_sizes(self, "fill", self.fill_id)
+        _refuse_missing_ids(self, "fill", ("fill_id", "order_id", "market_id"))
         _cut_texts(self, ("fill_id", "order_id", "market_id", "token_id", "exchange"))
 
 
@@ -136,12 +138,13 @@ class OrderEvent(msgspec.Struct, frozen=True, array_like=True, tag="o"):
     recorded_at: float  # when this change was recorded
 
     def __post_init__(self) -> None:
-        _make_plain(self, ("price", "size", "filled_size", "remaining_size", "created_at", "recorded_at"))
-        if not (
-            math.isfinite(self.price + self.filled_size + self.remaining_size + self.created_at) and 0.0 < self.size < math.inf
-        ):
-            _refuse_numbers(self, "order event", self.order_id, ("price", "size", "filled_size", "remaining_size", "created_at"))
+        numbers = ("price", "size", "filled_size", "remaining_size", "created_at", "recorded_at")
+        _make_plain(self, numbers)
+        total = self.price + self.filled_size + self.remaining_size + self.created_at + self.recorded_at
+        if not (math.isfinite(total) and 0.0 < self.size < math.inf):
+            _refuse_numbers(self, "order event", self.order_id, numbers)
             _refuse_sizes(self, "order event", self.order_id)
+        _refuse_missing_ids(self, "order event", ("order_id", "market_id"))
         _cut_texts(self, ("order_id", "market_id", "status_reason", "exchange"))
 
 
@@ -368,13 +371,24 @@ def _refuse_sizes(struct: msgspec.Struct, kind: str, key: str) -> None:
         raise RecordRejected(f"{kind} {key!r}: size must be positive, got {size}")
 
 
+def _refuse_missing_ids(struct: msgspec.Struct, kind: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        value = getattr(struct, name)
+        if type(value) is not str or not value:
+            raise RecordRejected(f"{kind}: {name} must be a text that is not empty, got {value!r}")
+
+
 def _cut_texts(struct: msgspec.Struct, names: tuple[str, ...]) -> None:
-    """Cut overlong texts to 4 KiB with a mark, so that one venue's error page cannot fill a journal."""
+    """Cut overlong texts to 4 KiB, so that one venue's error page cannot fill a journal.
+
+    The mark holds a digest of the whole: two ids that differ only behind the cut stay two.
+    """
     for name in names:
         text = getattr(struct, name)
         # A character is at most 4 bytes: short texts need no encoding to be measured.
         if text is not None and len(text) > TEXT_MAX_BYTES // 4:
             data = text.encode("utf-8", "surrogatepass")
             if len(data) > TEXT_MAX_BYTES:
-                kept = data[: TEXT_MAX_BYTES - len(CUT_MARK.encode())].decode("utf-8", "ignore")
-                force_setattr(struct, name, kept + CUT_MARK)
+                mark = f"…[cut, sha256 {hashlib.sha256(data).hexdigest()[:16]}]"
+                kept = data[: TEXT_MAX_BYTES - len(mark.encode())].decode("utf-8", "ignore")
+                force_setattr(struct, name, kept + mark)

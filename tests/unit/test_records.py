@@ -10,7 +10,6 @@ from samples import fill, order_event
 from horizon.errors import RecordRejected
 from horizon.ids import fill_id, new_run_id, order_id
 from horizon.records import (
-    CUT_MARK,
     TEXT_MAX_BYTES,
     Fill,
     OrderRequest,
@@ -69,8 +68,20 @@ def test_quotes_are_clamped_to_what_prediction_markets_allow() -> None:
 def test_overlong_texts_are_cut_with_a_mark() -> None:
     event = order_event(1, status_reason="é" * 5000)
     assert event.status_reason is not None
-    assert event.status_reason.endswith(CUT_MARK)
+    assert "…[cut, sha256 " in event.status_reason
     assert len(event.status_reason.encode()) <= TEXT_MAX_BYTES
+
+
+def test_two_long_ids_that_differ_at_their_ends_stay_two() -> None:
+    first, second = (fill(1, fill_id="x" * 5000 + end).fill_id for end in ("a", "b"))
+    assert first != second
+
+
+@pytest.mark.parametrize("name", ["fill_id", "order_id", "market_id"])
+@pytest.mark.parametrize("value", ["", None, 7])
+def test_a_fill_needs_its_ids(name: str, value: object) -> None:
+    with pytest.raises(RecordRejected, match=f"{name} must be a text"):
+        fill(1, **{name: value})
 
 
 def test_enums_are_stored_in_lower_snake_case_and_printed_in_capitals() -> None:
