@@ -24,6 +24,8 @@ from typing import NamedTuple
 import msgspec
 
 from horizon.errors import JournalCorrupt, JournalError, JournalFull, is_disk_full
+from horizon.failpoints import ACTIVE, reach
+from horizon.ids import strategy_lock_name
 from horizon.records import Record
 from horizon.wire import FRAME_MAX_BYTES, HEAD, Frame, read_frame, write_frame
 
@@ -116,10 +118,12 @@ class Journal:
             at = 0
         start = _DATA_AT + at
         self._view[start : start + length] = self._buffer
+        if ACTIVE:
+            reach("worker.appending")
         self.head += skipped + length
-        # The seq first, the head last: a reader that sees the head sees everything before it.
-        self._words[_HEAD_SEQ] = seq
+        # The bytes first, the head next, its seq last: no reader sees a seq whose frame lies behind the head.
         self._words[_HEAD] = self.head
+        self._words[_HEAD_SEQ] = seq
         self.last_seq = seq
         self._unacked.append(Unacked(self.head, time.monotonic(), type(record)))
         return seq
@@ -225,9 +229,12 @@ class JournalReader:
         """
         best: tuple[int, int] | None = None
         for match in _FRAME_LOOKALIKE.finditer(self._data):
-            frame = read_frame(self._data, match.start(), self.salt)
-            if frame is not None and frame.seq >= seq and (best is None or frame.seq < best[0]):
-                best = frame.seq, match.start()
+            found = HEAD.unpack_from(self._data, match.start())[2]
+            # Compared first: the checksums of a whole journal take seconds, in which the writer serves nobody.
+            if found >= seq and (best is None or found < best[0]) and read_frame(self._data, match.start(), self.salt):
+                best = found, match.start()
+                if found == seq:
+                    break
         if best is None:
             return None
         place = best[1]
@@ -262,20 +269,26 @@ _FRAME_LOOKALIKE = re.compile(rb"(?!\x00{8})(?=.{4}.{2}[\x00-\x10]\x00.{5}\x00\x
 
 
 def _make_file(path: Path, about: About, capacity: int, salt: int) -> mmap.mmap:
-    """Write a whole, zeroed file under a temporary name, then rename it: no reader ever sees half a header (R22)."""
-    temporary = path.with_name(f".{path.name}.new")
+    """Write a whole, zeroed file under a temporary name, then rename it: no reader ever sees half a header (R22).
+
+    The name is the strategy's, whose lock the run holds: what a killed run left half made, the next one makes anew.
+    """
+    header = _header(about, capacity, salt)
+    temporary = path.with_name(f".{strategy_lock_name(about.strategy)}.journal.new")
     size = _DATA_AT + capacity
-    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         # A sparse file on a full disk is a SIGBUS at the first touch; reserved and written blocks are not.
         os.posix_fallocate(fd, 0, size)
         zeros = bytes(1 << 20)
         for start in range(0, size, len(zeros)):
             os.pwrite(fd, zeros[: size - start], start)
-        os.pwrite(fd, _header(about, capacity, salt), 0)
+        os.pwrite(fd, header, 0)
         mapping = mmap.mmap(fd, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
         # A child of a fork must not write here, not even by mistake (R24).
         mapping.madvise(mmap.MADV_DONTFORK)
+        if ACTIVE:
+            reach("worker.journal_unnamed")
         temporary.rename(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

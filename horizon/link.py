@@ -71,10 +71,13 @@ class Link:
         """
         greeting = wire.encode(wire.Hello(wire.PROTOCOL, strategy, self._run_id, os.getpid()))
         deadline = self._clock.monotonic() + timeout_s
-        while self._clock.monotonic() < deadline:
-            self._start_writer_if_gone()
-            self._send(greeting)
-            self._poller.poll(int(_HELLO_EVERY_S * 1000))
+        greet_at = float("-inf")
+        while (now := self._clock.monotonic()) < deadline:
+            if now >= greet_at:
+                greet_at = now + _HELLO_EVERY_S
+                self._start_writer_if_gone()
+                self._send(greeting)
+            self.wait(greet_at - now)
             for message in self._receive():
                 if isinstance(message, wire.Welcome):
                     if message.protocol != wire.PROTOCOL:
@@ -128,15 +131,17 @@ class Link:
         if now - max(oldest_unacked, self._heard_at) > WRITER_GONE_AFTER_S:
             self._start_writer_if_gone()
 
-    def wait(self, timeout_s: float, also: Sequence[Readable] = ()) -> None:
-        """Sleep until an ack arrives, something in `also` is readable, or the time is over."""
-        for readable in also:
-            self._poller.register(readable.fileno(), zmq.POLLIN)
+    def wait(self, timeout_s: float, also: Sequence[Readable] = ()) -> bool:
+        """Sleep until an ack arrives, something in `also` is readable, or the time is over. Returns whether it was in `also`."""
+        descriptors = {readable.fileno() for readable in also}
+        for descriptor in descriptors:
+            self._poller.register(descriptor, zmq.POLLIN)
         try:
-            self._poller.poll(math.ceil(max(0.0, timeout_s) * 1000))
+            events = self._poller.poll(math.ceil(max(0.0, timeout_s) * 1000))
         finally:
-            for readable in also:
-                self._poller.unregister(readable.fileno())
+            for descriptor in descriptors:
+                self._poller.unregister(descriptor)
+        return any(ready in descriptors for ready, _ in events)
 
     def close(self) -> None:
         self._socket.close(linger=0)
@@ -188,14 +193,18 @@ class Link:
             return
         self._started_at = now
         log.info("starting a writer for %s", self._paths.database, extra={"action": "writer_start"})
-        with os.fdopen(os.open(self._paths.writer_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as output:
-            self._starting = subprocess.Popen(  # noqa: S603
-                [
-                    sys.executable, "-P", "-m", "horizon.writer", "--private",
-                    "--database", str(self._paths.database), "--durability", self._durability,
-                ],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-            )  # fmt: skip
+        try:
+            with os.fdopen(os.open(self._paths.writer_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as output:
+                self._starting = subprocess.Popen(  # noqa: S603
+                    [
+                        sys.executable, "-P", "-m", "horizon.writer", "--private",
+                        "--database", str(self._paths.database), "--durability", self._durability,
+                    ],
+                    stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                )  # fmt: skip
+        except OSError as error:
+            # No memory, no descriptors, a full disk: what was recorded is kept, and the next overdue ack tries again.
+            log.error("no writer can be started for %s: %s", self._paths.database, error, extra={"action": "writer_start_failed"})
 
     def _somebody_listens(self) -> bool:
         """Whether a process has the socket open. The file alone proves nothing: it stays when its owner is killed."""

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import statistics
 import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import psutil
 
 from horizon.clock import SYSTEM_CLOCK, Clock
 from horizon.errors import (
     AckTimeout,
+    ConfigError,
     DeadLettered,
     Halt,
     JournalError,
@@ -31,6 +31,7 @@ from horizon.errors import (
     WireError,
     is_disk_full,
 )
+from horizon.failpoints import ACTIVE, reach
 from horizon.ids import new_run_id
 from horizon.journal import DEFAULT_BYTES, About, Journal
 from horizon.link import Link, Readable
@@ -82,22 +83,28 @@ class Recorder:
     ) -> Recorder:
         """Begin a run: nothing is recorded yet, and every older run of the strategy is drained.
 
-        Raises: StrategyBusy, LinkError, StoreError, VersionMismatch, JournalError. Waits, with a warning, while the disk is full.
+        Raises: ConfigError, StrategyBusy, LinkError, StoreError, VersionMismatch, JournalError. Waits, with a warning, while the
+        disk is full.
         """
         run_id = new_run_id()
+        if not strategy.isprintable():
+            raise ConfigError(f"the strategy name {strategy!r} cannot be stored or shown: leave out what cannot be printed")
+        if any("\ud800" <= character <= "\udfff" for character in str(paths.database)):
+            raise ConfigError(f"{str(paths.database)!a}: the path is not UTF-8, which SQLite needs: choose another")
         if paths.database.is_dir():
             raise StoreError(f"{paths.database} is a folder: name the database in it")
         _make_folder(paths)
         lock = _take_strategy_lock(paths, strategy, run_id, lock_timeout_s, clock)
-        link = Link(paths, run_id, durability, may_start_writer, clock)
-        try:
+        with ExitStack() as undo:
+            undo.callback(lock.release)
+            link = Link(paths, run_id, durability, may_start_writer, clock)
+            undo.callback(link.close)
             welcome = link.hello(strategy, timeout_s)
             about = About(welcome.database_id, run_id, strategy, durability, os.getpid())
             journal = _make_journal(paths, about, journal_bytes, link)
-        except BaseException:
-            link.close()
-            lock.release()
-            raise
+            if ACTIVE:
+                reach("worker.journal_made")
+            undo.pop_all()
         log.info("run %s of %s records to %s", run_id, strategy, paths.database, extra={"action": "run_open", "run_id": run_id})
         return cls(paths, strategy, run_id, lock, link, journal, clock)
 
@@ -146,8 +153,10 @@ class Recorder:
         except (WireError, UnicodeEncodeError, TypeError, OverflowError) as error:
             raise RecordRejected(f"a {type(record).__name__} cannot be recorded: {error}") from error
         # Outside a cycle at once when nothing is on its way, else with the next ack: the pace sets the batch.
-        if self._link.waiting_bytes(self._journal) >= SHIP_AT_BYTES or (not self._in_cycle and (idle or self.hear())):
+        if self._link.waiting_bytes(self._journal) >= SHIP_AT_BYTES or (idle and not self._in_cycle):
             self._link.ship(self._journal)
+        elif not self._in_cycle:
+            self.hear()
         return seq
 
     def begin_cycle(self) -> None:
@@ -168,6 +177,8 @@ class Recorder:
         for ack in self._link.hear():
             news = self._take(ack) or news
         self._link.ask(self._journal.oldest_unacked)
+        if news and not self._in_cycle:
+            self._link.ship(self._journal)
         return news
 
     def wait(self, timeout_s: float, also: Sequence[Readable] = ()) -> None:
@@ -179,8 +190,7 @@ class Recorder:
             if left <= 0:
                 return
             # An overdue ack is asked for from here, so no sleep is longer than that.
-            self._link.wait(min(left, 0.1) if self._journal.unacked else left, also)
-            if any(_readable(one) for one in also):
+            if self._link.wait(min(left, 0.1) if self._journal.unacked else left, also):
                 return
 
     def flush(self, timeout_s: float) -> None:
@@ -292,9 +302,8 @@ def _take_strategy_lock(paths: DatabasePaths, strategy: str, run_id: str, timeou
 
 def _describe(hint: str) -> str:
     """The holder of a lock in words, from what it wrote about itself."""
-    fields = dict(part.split("=", 1) for part in hint.split(" ") if "=" in part)
     with suppress(psutil.Error, ValueError):
-        process = psutil.Process(int(fields["pid"]))
+        process = psutil.Process(int(hint.split(" ", 1)[0].removeprefix("pid=")))  # what follows holds a name that anybody chose
         return f"pid {process.pid} ({' '.join(process.cmdline())[:120] or process.name()})"
     return hint or "by an unknown process"
 
@@ -313,7 +322,3 @@ def _make_journal(paths: DatabasePaths, about: About, capacity: int, link: Link)
 
 def _say_disk_full(paths: DatabasePaths) -> None:
     log.warning("the disk of %s is full; waiting until there is room for a journal", paths.folder, extra={"action": "disk_full"})
-
-
-def _readable(one: Readable) -> bool:
-    return bool(select.select([one.fileno()], [], [], 0)[0])

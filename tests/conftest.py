@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,21 +19,41 @@ from road import stop_writer
 DATA_VARIABLE = "HORIZON_TEST_DATA"
 
 
+_DESELECTED = pytest.StashKey[dict[str, int]]()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without the recorded data its tests are deselected, by marker, and `pytest_terminal_summary` says so."""
-    if os.environ.get(DATA_VARIABLE):
-        return
-    recorded = [item for item in items if item.get_closest_marker("recorded")]
-    if recorded:
-        config.hook.pytest_deselected(items=recorded)
-        items[:] = [item for item in items if not item.get_closest_marker("recorded")]
+    """Deselect, by marker, what cannot run here; `pytest_terminal_summary` says how many tests that were and why."""
+    deselected: dict[str, list[pytest.Item]] = {}
+    for marker in _obstacles():
+        if marked := [item for item in items if item.get_closest_marker(marker)]:
+            deselected[marker] = marked
+            config.hook.pytest_deselected(items=marked)
+            items[:] = [item for item in items if not item.get_closest_marker(marker)]
+    config.stash[_DESELECTED] = {marker: len(marked) for marker, marked in deselected.items()}
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["deselected"] = config.stash[_DESELECTED]
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Under xdist the workers collect, each of them everything; the process that reports to the person collects nothing."""
+    node.config.stash[_DESELECTED] = getattr(node, "workeroutput", {}).get("deselected", {})
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for marker, count in config.stash.get(_DESELECTED, {}).items():
+        terminalreporter.write_line(f"{count} tests marked '{marker}' were deselected: {_obstacles()[marker]}.")
+
+
+def _obstacles() -> dict[str, str]:
+    """Markers of tests that cannot run here, and why."""
+    obstacles = {}
     if not os.environ.get(DATA_VARIABLE):
-        terminalreporter.write_line(
-            f"Tests marked 'recorded' were deselected: they replay real market data and need its folder in {DATA_VARIABLE}."
-        )
+        obstacles["recorded"] = f"they replay real market data and need its folder in {DATA_VARIABLE}"
+    if os.geteuid() != 0:
+        obstacles["root"] = "they mount small disks to fill them up, which needs root"
+    return obstacles
 
 
 @pytest.fixture

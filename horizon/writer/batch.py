@@ -44,12 +44,14 @@ class Run:
     seen_seq: int = 0  # what the journal's head was at the last look
 
     def rewind(self) -> None:
-        """Forget what was taken and not committed (R19): it is read from the journal again."""
-        (self.taken, self.offset), self.gap = self.safe, None
+        """Forget what was taken and not committed (R19): it is read from the journal again, with a gap that lies behind it."""
+        self.taken, self.offset = self.safe
+        if self.gap is not None and self.gap.from_seq > self.committed + 1:
+            self.gap = None
 
     def advance(self) -> None:
         """Everything taken is committed."""
-        self.committed, self.safe = self.taken, (self.taken, self.offset)
+        self.committed, self.safe = max(self.committed, self.taken), (self.taken, self.offset)
 
     def step_over(self, gap: Gap) -> None:
         """The gap is stored: what is missing counts as committed, and reading goes on behind it."""

@@ -6,7 +6,10 @@ import logging
 from pathlib import Path
 
 from horizon.errors import ForeignJournal
+from horizon.failpoints import ACTIVE, reach
+from horizon.ids import strategy_lock_name
 from horizon.journal import JournalReader
+from horizon.locks import is_free
 from horizon.store.append import Store
 from horizon.writer.batch import MAX_BYTES, Batch, Gap, Run
 
@@ -16,22 +19,34 @@ log = logging.getLogger(__name__)
 def open_run(path: Path, store: Store) -> Run:
     """A run as its journal and the database say it stands.
 
-    Raises: JournalCorrupt; ForeignJournal when it belongs to another database (it is only reported then: R13).
+    Raises: JournalCorrupt; ForeignJournal when it belongs to another database (it is only reported then: R13) or is a copy.
     """
     journal = JournalReader(path)
     about = journal.about
+    if about.run_id != path.stem:
+        journal.close()
+        raise ForeignJournal(f"{path}: this is a copy of the journal of run {about.run_id}; move it out of the folder")
     if about.database_id != store.database_id:
         journal.close()
         raise ForeignJournal(
             f"{path}: this journal belongs to another database (id {about.database_id}, ours is {store.database_id})"
         )
     cursor = store.cursor(about.run_id)
-    run = Run(about.run_id, about.strategy, journal, cursor, taken=0, offset=0)
+    run = Run(about.run_id, about.strategy, journal, cursor, taken=0, offset=0, dead=is_dead(path, about.strategy))
     _find_start(run)
     run.seen_seq = journal.head_seq
     run.dead_letters = store.dead_letters(about.run_id)
     store.raise_durability(about.durability)
     return run
+
+
+def is_dead(journal: Path, strategy: str) -> bool:
+    """Whether the kernel says that a journal's process is gone, by its strategy's lock (R10).
+
+    A lock file that somebody deleted says nothing: its holder may live, and would record into a removed journal.
+    """
+    lock = journal.with_name(strategy_lock_name(strategy))
+    return lock.exists() and is_free(lock)
 
 
 def read_missing(run: Run, batch: Batch) -> None:
@@ -61,6 +76,8 @@ def drained(run: Run) -> bool:
 
 def remove(run: Run) -> None:
     """Remove a drained journal, or set it aside when a part of it could not be read."""
+    if ACTIVE:
+        reach("writer.draining")
     run.journal.close()
     if run.damaged:
         aside = run.journal.path.with_suffix(".damaged")
@@ -80,22 +97,17 @@ def _rest(run: Run) -> bool:
 def _find_start(run: Run) -> None:
     """Where in the journal the record behind the cursor lies."""
     journal = run.journal
-    tail = journal.tail
-    first = journal.first_seq(tail) if journal.head > tail else journal.head_seq + 1
-    if first is None or first > run.committed + 1:
-        place = journal.find(run.committed + 1)
-        if place is not None and (found := journal.first_seq(place)) is not None and (first is None or found < first):
-            tail, first = place, found
-    if first is None:
-        first = run.committed + 1  # nothing intact: the reading meets the damage and says so
-    if first > run.committed + 1:
-        reason = f"the journal begins at seq {first}: the database is older than the journal, or the journal was damaged"
-        run.gap = Gap(run.committed + 1, first - 1, tail, reason)
-    run.taken, run.offset = min(first - 1, run.committed), tail
+    run.taken, run.offset = run.committed, journal.tail
+    first = journal.first_seq(run.offset) if journal.head > run.offset else journal.head_seq + 1
+    if first is not None and first <= run.committed + 1:
+        run.taken = first - 1
+    else:
+        _find_way_round(run, "the database is older than the journal, or the start of the journal was damaged")
     run.safe = run.taken, run.offset
 
 
 def _find_way_round(run: Run, damage: str) -> None:
+    """Go on at the next intact frame. What is committed already is not missing, whatever the journal holds in its place."""
     journal = run.journal
     if not run.dead and journal.tail > run.offset:
         # Not damage: acks of the writer before us let the worker trim, and write, where we were reading.
@@ -103,12 +115,14 @@ def _find_way_round(run: Run, damage: str) -> None:
         if first is not None and first <= run.committed + 1:
             run.offset, run.taken = journal.tail, first - 1
             return
-    expected = run.taken + 1
+    expected = max(run.taken, run.committed) + 1
+    # Before the search: what a live run appends behind its back is not missing either.
+    head_seq, head = journal.head_seq, journal.head
     place = journal.find(expected)
     found = journal.first_seq(place) if place is not None else None
-    if place is not None and found is not None:
+    if place is None or found is None or (not run.dead and found > max(expected, head_seq + 1)):
+        place, found, damage = head, max(head_seq, run.taken) + 1, f"to its end: {damage}"
+    if found > expected:
         run.gap = Gap(expected, found - 1, place, f"{journal.path.name}: damaged: {damage}")
     else:
-        run.gap = Gap(
-            expected, max(journal.head_seq, expected), journal.head, f"{journal.path.name}: damaged to its end: {damage}"
-        )
+        run.offset, run.taken = place, found - 1

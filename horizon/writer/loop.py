@@ -20,12 +20,13 @@ from horizon import wire
 from horizon.channel import Channel, Ready, Stop
 from horizon.clock import Clock
 from horizon.errors import DecodeError, ForeignJournal, Halt, JournalCorrupt, StoreError, StoreStalled, WireError
-from horizon.locks import FileLock, is_free
+from horizon.failpoints import ACTIVE, reach
+from horizon.locks import FileLock
 from horizon.metrics import Metrics
 from horizon.paths import SOCKET_NAME, DatabasePaths
 from horizon.store.append import Outcome, Store
 from horizon.writer.batch import Batch, Gap, Run
-from horizon.writer.catchup import drained, needs_reading, open_run, read_missing, remove
+from horizon.writer.catchup import drained, is_dead, needs_reading, open_run, read_missing, remove
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ _RETRY_S = (0.1, 5.0)  # after a full disk or an I/O error, doubling (R20)
 _REFUSE_FOR_S = 2.0  # how long a writer that cannot open its database tells so to those who ask
 _PRIVATE_IDLE_S = 5.0  # a private writer leaves when nobody needed it for this long (R15)
 _ORPHANED_MAX_S = 60.0  # how long a writer without a supervisor waits for the last strategy to leave
-_NEWEST_DEAD_LETTERS = 64
+_NEWEST_DEAD_LETTERS = 1000  # at least what one transaction may hold: a run must hear of every one (R3)
+_MESSAGES_A_ROUND = 1000  # so that no flood of them keeps the writer from committing
 _RECEIVE_QUEUE = 64  # messages a run; beyond that its journal is read
 
 
@@ -113,7 +115,9 @@ class Writer:
     def _receive(self) -> None:
         self._poller.poll(int(_LOOK_EVERY_S * 1000))
         self._hear_supervisor()
-        while not self._batch.full:
+        for _ in range(_MESSAGES_A_ROUND):
+            if self._batch.full:
+                return
             try:
                 identity, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
                 message = wire.decode_from_run(b"".join(parts))
@@ -136,7 +140,7 @@ class Writer:
             return
         for message in self._channel.receive():
             if isinstance(message, Stop):
-                self._leave_when_alone = True
+                self._leave_when_alone, self._list_at = True, 0.0
                 self._leave_by = self._clock.monotonic() + message.deadline_s
         if self._channel.closed:
             log.warning("the supervisor is gone; leaving after the last strategy", extra={"action": "supervisor_gone"})
@@ -175,7 +179,11 @@ class Writer:
             return
         if now >= self._list_at:
             self._list_at = now + (_LOOK_EVERY_S if self._leave_when_alone else _LIST_EVERY_S)
-            self._list_journals()
+            try:
+                self._list_journals()
+            except StoreStalled as error:
+                self._stall(error)
+                return
         look = now >= self._look_at
         if look:
             self._look_at = now + _LOOK_EVERY_S
@@ -187,11 +195,6 @@ class Writer:
         """Open the databases once; False while that has to wait. What time cannot cure ends the writer."""
         if self._store is not None:
             return True
-        if not self._paths.database.exists() and (left := self._paths.journals()):
-            self._refuse(
-                f"{self._paths.database} is missing, but {len(left)} journal(s) with records of it lie in {self._paths.folder}. "
-                "Restore the database from a backup, or move the journals away to begin with an empty one"
-            )
         try:
             self._store = Store(self._paths, self._durability, self._clock)
         except StoreStalled as error:
@@ -220,8 +223,7 @@ class Writer:
             if path.stem not in self._runs and path.name not in self._left_alone:
                 self._meet(path, self._store)
         for run in self._runs.values():
-            if not run.dead and is_free(self._paths.strategy_lock(run.strategy)):
-                run.dead = True
+            run.dead = run.dead or is_dead(run.journal.path, run.strategy)
         for hello in self._hellos.values():
             self._bury_older_runs(hello)
         if self._hellos or not all(run.dead for run in self._runs.values()):
@@ -237,7 +239,7 @@ class Writer:
             run = open_run(path, store)
         except FileNotFoundError:
             return
-        except (JournalCorrupt, ForeignJournal) as error:
+        except (JournalCorrupt, ForeignJournal, IsADirectoryError, PermissionError) as error:
             self._left_alone.add(path.name)
             log.error("left alone: %s", error, extra={"action": "journal_left_alone"})
             return
@@ -268,11 +270,23 @@ class Writer:
                     self._finish(run)
         except StoreStalled as error:
             self._stall(error)
+            return
+        except StoreError as error:
+            self._refuse(str(error))
+        # Cured is what stored something again, not what could be opened: else a full disk would be told cured ten times a second.
+        if self._stall_s and (batch.entries or all(run.journal.head_seq <= run.committed for run in self._runs.values())):
+            log.warning("resumed: %s can be written again", self._paths.database, extra={"action": "writer_resumed"})
+            self._metrics.gauge("horizon_writer_stalled").set(0)
+            self._stall_s = 0.0
 
     def _append(self, batch: Batch) -> None:
         store = self._own_store()
         started = self._clock.monotonic()
+        if ACTIVE:
+            reach("writer.batch_taken")
         outcome: Outcome = store.append(batch.entries)
+        if ACTIVE:
+            reach("writer.committed")
         self._metrics.histogram("horizon_commit_seconds").observe(self._clock.monotonic() - started)
         self._metrics.histogram("horizon_batch_records").observe(len(batch.entries))
         for kind, count in outcome.rows.items():
@@ -292,7 +306,7 @@ class Writer:
                 )  # fmt: skip
 
     def _store_gap(self, run: Run, gap: Gap) -> None:
-        if run.safe[0] != run.taken:
+        if run.taken > run.committed:
             return  # what comes before the gap is not committed yet
         self._own_store().record_gap(run.run_id, run.strategy, gap.from_seq, gap.to_seq, gap.reason)
         run.step_over(gap)
@@ -327,11 +341,11 @@ class Writer:
         self._batch = Batch()
         for run in self._runs.values():
             run.rewind()
-        self._stall_s = min(self._stall_s * 2 or _RETRY_S[0], _RETRY_S[1])
-        self._retry_at = self._clock.monotonic() + self._stall_s
-        if self._stalled is None:
+        if not self._stall_s:
             self._metrics.gauge("horizon_writer_stalled").set(1)
             log.error("STALLED, nothing is acknowledged until this is cured: %s", error, extra={"action": "writer_stalled"})
+        self._stall_s = min(self._stall_s * 2 or _RETRY_S[0], _RETRY_S[1])
+        self._retry_at = self._clock.monotonic() + self._stall_s
         self._stalled = str(error)
 
     def _resume(self) -> bool:
@@ -346,9 +360,7 @@ class Writer:
         except StoreStalled as error:
             self._stall(error)
             return False
-        log.warning("resumed: %s can be written again", self._paths.database, extra={"action": "writer_resumed"})
-        self._metrics.gauge("horizon_writer_stalled").set(0)
-        self._stalled, self._stall_s = None, 0.0
+        self._stalled = None
         return True
 
     # ---- answer
@@ -409,6 +421,8 @@ class Writer:
         return self._kind is Kind.PRIVATE and self._ready and idle
 
     def _close(self) -> None:
+        if ACTIVE:
+            reach("writer.stopping")
         self._socket.close(linger=0)
         self._context.term()
         for run in self._runs.values():

@@ -17,10 +17,11 @@ from pathlib import Path
 import apsw
 import zmq
 
-from horizon import wire
+from horizon import logs, wire
 from horizon.channel import Channel
 from horizon.clock import SYSTEM_CLOCK
 from horizon.errors import ExitCode, Halt, HorizonError, StoreError, is_disk_full
+from horizon.failpoints import ACTIVE, reach
 from horizon.locks import FileLock
 from horizon.metrics import Metrics
 from horizon.paths import SOCKET_NAME, DatabasePaths
@@ -35,7 +36,7 @@ _SAY_EVERY_S = 5.0
 def start(database: Path, durability: str, *, private: bool, channel_fd: int | None) -> int:
     """Be the writer of a database until nobody needs it. Returns the exit code."""
     os.umask(0o077)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s writer[%(process)d] %(message)s", stream=sys.stderr)
+    logs.log_to(sys.stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     paths = DatabasePaths.of(database)
@@ -45,6 +46,8 @@ def start(database: Path, durability: str, *, private: bool, channel_fd: int | N
         lock = _own(paths, kind, channel)
         if lock is None:
             return ExitCode.DONE
+        if ACTIVE:
+            reach("writer.starting")
         log.info("SQLite %s for %s", apsw.sqlite_lib_version(), paths.database, extra={"action": "writer_start"})
         writer = Writer(paths, lock, kind, durability, channel, Metrics(), SYSTEM_CLOCK)
         signal.signal(signal.SIGTERM, lambda *_: writer.stop())
