@@ -138,9 +138,9 @@ class OrderEvent(msgspec.Struct, frozen=True, array_like=True, tag="o"):
     recorded_at: float  # when this change was recorded
 
     def __post_init__(self) -> None:
-        numbers = ("price", "size", "filled_size", "remaining_size", "created_at", "recorded_at")
+        numbers = ("price", "size", "filled_size", "remaining_size", "created_at")
         _make_plain(self, numbers)
-        total = self.price + self.filled_size + self.remaining_size + self.created_at + self.recorded_at
+        total = self.price + self.filled_size + self.remaining_size + self.created_at
         if not (math.isfinite(total) and 0.0 < self.size < math.inf):
             _refuse_numbers(self, "order event", self.order_id, numbers)
             _refuse_sizes(self, "order event", self.order_id)
