@@ -1,0 +1,62 @@
+# `make run` shows Horizon, `make test` proves it. Only python3, make and git are assumed.
+# PYTHON chooses the interpreter (3.11 or newer) that .venv is made of: make test PYTHON=python3.12
+
+PYTHON ?= python3
+CORES := $(shell nproc 2>/dev/null || echo 2)
+# The demo's strategies, database and journals; ignored by git, and kept, so that every `make run` recovers from the one before.
+DEMO := demo
+
+# In this order: what tells most in the least time comes first, the folders not named here last.
+FAST := tests/unit/ tests/property/ tests/docs/
+FOLDERS := $(filter-out %/__pycache__/,$(wildcard tests/*/))
+TESTS := $(filter $(FOLDERS),$(FAST)) $(filter-out $(FAST),$(FOLDERS))
+PYTEST := .venv/bin/python -m pytest -q -n $(CORES) --maxschedchunk 2
+
+.PHONY: help run test check format bench bench-smoke test-lowest test-beside-supervisord
+
+help:
+	@echo 'make run      install into .venv, then run three example strategies on one database for 30 seconds'
+	@echo 'make test     install with the test tools, then run the whole test suite'
+	@echo 'make check    format, lint, types, unit and property tests: what to run before every commit'
+	@echo 'make format   let the formatter and the linter repair what they can'
+	@echo 'make bench    measure this machine into bench/results/ (minutes)'
+
+run:
+	@sh .ci/environment "$(PYTHON)" .venv
+	@test -f $(DEMO)/horizon.toml || .venv/bin/horizon init $(DEMO)
+	@cd $(DEMO) && ../.venv/bin/horizon up --duration 30
+	@echo "The program is .venv/bin/horizon; 'make run' again goes on from here, 'rm -r $(DEMO)' forgets it."
+
+test:
+	@sh .ci/environment "$(PYTHON)" .venv dev
+	@$(PYTEST) $(TESTS)
+
+check:
+	@sh .ci/environment "$(PYTHON)" .venv dev
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	@$(PYTEST) tests/unit tests/property tests/docs/test_map.py
+
+format:
+	@sh .ci/environment "$(PYTHON)" .venv dev
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+bench:
+	@sh .ci/environment "$(PYTHON)" .venv
+	.venv/bin/python -m bench record_cost
+	.venv/bin/python -m bench fill_to_commit
+
+# Ratios within one run, against those in bench/results/smoke.json.
+bench-smoke:
+	@sh .ci/environment "$(PYTHON)" .venv
+	.venv/bin/python -m bench smoke
+
+# The oldest releases that pyproject.toml allows, in an environment of their own.
+test-lowest:
+	@sh .ci/lowest "$(PYTHON)"
+
+# supervisord has the import name `supervisor` too: both must work in one environment, whichever came first.
+test-beside-supervisord:
+	@sh .ci/beside_supervisord "$(PYTHON)"

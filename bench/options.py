@@ -1,0 +1,20 @@
+"""What a benchmark is asked for, and the shape of what it answers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+MAX = 0.0  # the rate that means: as fast as it goes
+
+Row = dict[str, str | int | float]
+
+
+class Options(NamedTuple):
+    workers: list[int]  # strategies at once
+    rates: list[float]  # events per second over all workers; MAX: as fast as it goes
+    seconds: float  # how long each row is measured
+    durabilities: list[str]
+
+
+def rate_name(rate: float) -> str:
+    return "max" if rate == MAX else f"{rate:g}"
