@@ -26,6 +26,8 @@ BUILT_IN_FEEDS = ("simulated", "replay")
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
 Durability = Literal["process", "power"]
+OrphanPolicy = Literal["warn", "cancel", "hold"]
+Intent = Literal["journal", "committed"]
 
 
 class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,6 +55,9 @@ class StrategyTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     exchange: str | None = None  # one of BUILT_IN_VENUES, or "package.module:Name"
     params: dict[str, Any] | None = None
     risk: dict[str, Any] | None = None
+    orphans: OrphanPolicy | None = None  # what becomes of orders that a run left open and whose end the venue does not tell
+    intent: Intent | None = None  # "committed": an order is sent only when it is a row of the database
+    snapshot_every: Annotated[int, msgspec.Meta(ge=1)] | None = None  # cycles
     feeds: dict[str, FeedTable] | None = None
 
 
@@ -258,10 +263,17 @@ def _explain(error: str, table: dict[str, Any], kind: type) -> tuple[str, str]:
     assert wrong, error
     key = wrong["key"]
     what = re.sub(r"`(\w+)[^`]*`", lambda match: _TYPES.get(match[1], match[1]), wrong["what"]).replace("Expected", "expected")
-    annotation = get_type_hints(kind)[key]
-    if get_origin(annotation) is Literal:
-        what = f"expected {_one_of(get_args(annotation))}"
+    words = _words(get_type_hints(kind)[key])
+    if words:
+        what = f"expected {_one_of(words)}"
     return key, f"{what}, got {table[key]!r}"
+
+
+def _words(annotation: Any) -> tuple[str, ...]:
+    """The texts that a key may have, where only some may be."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return next((words for one in get_args(annotation) if (words := _words(one))), ())
 
 
 def _one_of(values: Iterable[str]) -> str:

@@ -17,7 +17,8 @@ from contextlib import suppress
 from prometheus_client import Counter
 
 from horizon.clock import Clock
-from horizon.errors import JournalFull, RecordRejected, RiskError, VenueError
+from horizon.errors import AckTimeout, DeadLettered, Halt, JournalFull, RecordRejected, RiskError, VenueError
+from horizon.failpoints import ACTIVE, reach
 from horizon.ids import order_id
 from horizon.metrics import Metrics
 from horizon.orders import OrderTable, Tracked, event_of_fill, next_event, same_content
@@ -25,16 +26,20 @@ from horizon.persistence import Persistence
 from horizon.positions import Book
 from horizon.records import Fill, FillConflict, Order, OrderEvent, OrderRequest, OrderStatus, RiskEvent, RiskEventType
 from horizon.risk import Exposure, RiskGate, Violations
-from horizon.venues.base import OrderUpdate, SimulatedVenue, Venue, VenueEvent
+from horizon.venues.base import BareVenue, OrderUpdate, SimulatedVenue, VenueEvent
 
 log = logging.getLogger(__name__)
 
 RECENT_FILLS = 1000
+INTENT_TIMEOUT_S = 5.0  # for the ack of an order that may only be sent when it is committed; a writer restarts in less
 STRANGERS_REMEMBERED = 100_000  # without a database: fills of orders not in memory that are recognised when they come again
 
 
 class Desk:
-    def __init__(self, venue: Venue, persistence: Persistence, gate: RiskGate, clock: Clock) -> None:
+    def __init__(
+        self, venue: BareVenue, persistence: Persistence, gate: RiskGate, clock: Clock, *, commits_intent: bool = False
+    ) -> None:
+        """`commits_intent`: the venue hears of an order only when the order is a row of the database."""
         self.venue = venue
         self.gate = gate
         self.book = Book()
@@ -43,6 +48,9 @@ class Desk:
         self.metrics = Metrics()
         self.orders_made = 0
         self.fills_applied = 0
+        self.switched_seq = 0  # of the newest record of the kill switch that this run made
+        self._commits_intent = commits_intent
+        self._unsent_seq = 0  # of the newest order that was not sent because its ack did not come
         self._persistence = persistence
         self._clock = clock
         self._simulated = venue if isinstance(venue, SimulatedVenue) else None
@@ -57,11 +65,13 @@ class Desk:
     # Orders
 
     def submit(self, request: OrderRequest) -> Order:
-        """Raises: RiskError, JournalFull, VenueError when the venue rejects the order."""
+        """Raises: RiskError, JournalFull, VenueError when the venue rejects the order; AckTimeout, DeadLettered when it was not sent."""
         self._refuse_without_room()
         self._check(request)
         tracked = self._make_order(request)
         order = tracked.order
+        if self._commits_intent:
+            self._commit(tracked)
         self._count("horizon_orders_submitted_total", order.order_side.value)
         try:
             update = self.venue.submit(order)
@@ -161,29 +171,41 @@ class Desk:
     def _take_fill(self, fill: Fill, vouched: bool = False) -> bool:
         """Compare a fill by id, then record it, then apply it. Returns whether it was applied."""
         tracked = self.orders.get(fill.order_id)
-        if self._is_known(fill, tracked):
+        if self._is_known(fill, tracked, vouched or self._vouches):
             return False
         if tracked is None and not (vouched or self._vouches or self._persistence.owns(fill.order_id)):
             self._count("horizon_fills_unattributed_total")
             log.debug("fill %s is of order %s, which is not ours", fill.fill_id, fill.order_id, extra={"action": "unattributed"})
             return False
-        seq = self._record(fill)
+        is_recorded = False
         try:
-            self.book.apply(fill)
-            self.recent_fills.append(fill)
-            self.fills_applied += 1
-            self._count("horizon_fills_total", fill.order_side.value)
-            if tracked is None:
-                self._remember_stranger(fill, seq)
-            else:
-                self.orders.add_fill(tracked, fill)
-                self._record_change(tracked, event_of_fill(tracked.order, fill, self._clock.now()))
-        except Exception as error:
-            # The journal has the fill, memory perhaps not (R3).
-            raise self._persistence.halted(
-                f"fill {fill.fill_id} was recorded and could not be applied: {_text(error)}"
-            ) from error
+            seq = self._record(fill)
+            is_recorded = True
+            self._apply(fill, tracked, seq)
+        except Halt:
+            raise
+        except BaseException as error:
+            if not is_recorded and isinstance(error, Exception):
+                raise  # refused, so nothing lies in the journal
+            # The journal has the fill, memory perhaps not: it is never stored (R3). Ctrl-C may strike anywhere, also here.
+            halt = self._persistence.halted(f"fill {fill.fill_id} was recorded and could not be applied: {_text(error)}")
+            if not isinstance(error, Exception):
+                raise
+            raise halt from error
         return True
+
+    def _apply(self, fill: Fill, tracked: Tracked | None, seq: int) -> None:
+        if ACTIVE:
+            reach("worker.recorded")
+        self.book.apply(fill)
+        self.recent_fills.append(fill)
+        self.fills_applied += 1
+        self._count("horizon_fills_total", fill.order_side.value)
+        if tracked is None:
+            self._remember_stranger(fill, seq)
+        else:
+            self.orders.add_fill(tracked, fill)
+            self._record_change(tracked, event_of_fill(tracked.order, fill, self._clock.now()))
 
     # Risk
 
@@ -192,18 +214,26 @@ class Desk:
         if self.gate.kill_switch_active:
             return
         self.gate.kill_switch_reason = reason  # before it is recorded, for once: forbidding is never wrong
-        self._record(RiskEvent(RiskEventType.KillSwitchActivated, reason, self._clock.now()))
-        log.critical("the kill switch is on: %s", reason, extra={"action": "kill_switch_on"})
-        for tracked in self.orders.open():
-            self.cancel(tracked)
+        self.switched_seq = self._record(RiskEvent(RiskEventType.KillSwitchActivated, reason, self._clock.now()))
+        self._stop_trading(reason)
 
     def untrip(self) -> None:
         reason = self.gate.kill_switch_reason
         if reason is None:
             return
-        self._record(RiskEvent(RiskEventType.KillSwitchDeactivated, reason, self._clock.now()))
+        self.switched_seq = self._record(RiskEvent(RiskEventType.KillSwitchDeactivated, reason, self._clock.now()))
         self.gate.kill_switch_reason = None
         log.warning("the kill switch is off again; it was on because: %s", reason, extra={"action": "kill_switch_off"})
+
+    def obey_kill_switch(self, reason: str | None) -> None:
+        """Turn the kill switch as a person did, who has recorded it: on for a reason, or off."""
+        before, self.gate.kill_switch_reason = self.gate.kill_switch_reason, reason
+        if before is None and reason is not None:
+            self._stop_trading(reason)
+        elif before is not None and reason is None:
+            # Else the drawdown that the person has seen would turn it on again at once.
+            self.gate.reset_high_water_mark()
+            log.warning("a person turned the kill switch off; it was on because: %s", before, extra={"action": "kill_switch_off"})
 
     def observe_pnl(self, total_pnl: float | None = None) -> None:
         breach = self.gate.observe(sum(self.book.pnl()) if total_pnl is None else total_pnl)
@@ -215,7 +245,18 @@ class Desk:
         for check, market_id, count in self._violations.unrecorded():
             self._record(RiskEvent(RiskEventType.Violation, f"{check}: {count} more in {market_id}", self._clock.now()))
 
+    def _stop_trading(self, reason: str) -> None:
+        log.critical("the kill switch is on: %s", reason, extra={"action": "kill_switch_on"})
+        for tracked in self.orders.open():
+            self.cancel(tracked)
+
     def _refuse_without_room(self) -> None:
+        if self._unsent_seq > self._persistence.committed_seq:
+            self._count("horizon_order_rejects_total", "journal")
+            raise AckTimeout(
+                f"new orders are refused: the writer has not acknowledged record {self._unsent_seq}, and orders are sent only when "
+                "they are committed. They go on by themselves when it has caught up"
+            )
         if not self._persistence.room_for_orders():
             self._count("horizon_order_rejects_total", "journal")
             raise JournalFull(
@@ -266,6 +307,16 @@ class Desk:
         self.orders.add(tracked)
         return tracked
 
+    def _commit(self, tracked: Tracked) -> None:
+        """Wait until the order is a row; without that it is recorded as rejected. Raises: AckTimeout, DeadLettered."""
+        try:
+            self._persistence.commit(tracked.last_seq, INTENT_TIMEOUT_S)
+        except (AckTimeout, DeadLettered) as error:
+            self._unsent_seq = tracked.last_seq  # the next one does not wait as long again
+            self._change(tracked, OrderStatus.Rejected, f"not sent: {error}")
+            self._count("horizon_order_rejects_total", "journal")
+            raise type(error)(f"order {tracked.order.id} was not sent: {error}") from error
+
     def _take_update(self, tracked: Tracked, update: OrderUpdate) -> None:
         """What a venue says of an order; that it is filled, its fills say themselves. A terminal status is final (R8)."""
         counted_by_fills = (OrderStatus.Filled, OrderStatus.PartiallyFilled)
@@ -288,7 +339,7 @@ class Desk:
         if event.status in (OrderStatus.Canceled, OrderStatus.Rejected):
             self.gate.forget(tracked.request)
 
-    def _is_known(self, fill: Fill, tracked: Tracked | None) -> bool:
+    def _is_known(self, fill: Fill, tracked: Tracked | None, vouched: bool) -> bool:
         """Whether this id is known already (R1); with other content it is recorded as a conflict (R4)."""
         known = self.orders.known_fill(fill.fill_id)
         same_strategy = True
@@ -298,6 +349,10 @@ class Desk:
             stored = self._persistence.fill_by_id(fill.fill_id)
             if stored is not None:
                 known, same_strategy = stored[1], stored[0] == self._persistence.strategy
+                if not (same_strategy or vouched or self._persistence.owns(fill.order_id)):
+                    return (
+                        False  # of another strategy on the same account: known to that one, and no conflict with anything of ours
+                    )
         if known is None:
             return False
         if known == fill and same_strategy:

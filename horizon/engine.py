@@ -14,17 +14,19 @@ import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self, get_args
 
 from horizon.clock import SYSTEM_CLOCK, Clock
+from horizon.config import Durability, Intent, OrphanPolicy
 from horizon.desk import Desk
-from horizon.errors import HorizonError, NotThereYet, RecordRejected, RiskError, VenueError
+from horizon.errors import ConfigError, NotThereYet, RecordRejected, RiskError, VenueError
 from horizon.lifecycle import Lifecycle
 from horizon.link import Readable
 from horizon.metrics import Metrics
+from horizon.not_there_yet import engine_method
+from horizon.orders import Tracked
 from horizon.paths import DatabasePaths
 from horizon.persistence import Persistence
 from horizon.records import (
@@ -37,10 +39,10 @@ from horizon.records import (
     Position,
     Quote,
     Side,
-)  # fmt: skip
+)
 from horizon.risk import Risk, RiskConfig, RiskGate
 from horizon.turns import TurnLock
-from horizon.venues.base import Venue
+from horizon.venues.base import BareVenue
 from horizon.venues.paper import Paper
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,10 @@ class Engine:
     """One run. Arguments up to `paper_taker_fee_rate` are the original's; keys and passwords are accepted and dropped.
 
     `db_path=None` keeps nothing. `strategy` is the name everything is kept under; without it see R9. `venue` is any object that
-    keeps `horizon.venues.base.Venue`, else the paper venue with the fees given here.
+    keeps `horizon.venues.base.Venue`, else the paper venue with the fees given here. `orphans` says what becomes of orders that
+    earlier runs left open and whose end the venue does not tell: "warn" lists them, "cancel" also asks the venue to cancel them, "hold"
+    sends no new order until a person has decided. `intent="committed"` sends an order only when it is a row of the database; the
+    default sends it when it lies in the journal.
     Raises: NotThereYet, ConfigError; with a `strategy` also what `Recorder.open` raises, else its first record raises it.
     """
 
@@ -76,11 +81,13 @@ class Engine:
         paper_taker_fee_rate: float | None = None,
         *,
         strategy: str | None = None,
-        venue: Venue | None = None,
+        venue: BareVenue | None = None,
         durability: str = "process",
         may_start_writer: bool = True,
         lock_timeout_s: float = 20.0,
         clock: Clock = SYSTEM_CLOCK,
+        orphans: str = "warn",
+        intent: str = "journal",
     ) -> None:
         del exchange_key, exchange_secret, exchange_passphrase, clob_url, api_url, email, password, private_key, api_key
         if exchange_type != "paper" and venue is None:
@@ -88,6 +95,16 @@ class Engine:
                 f"exchange_type={exchange_type!r}: Horizon ships the paper venue; pass venue= with an object that keeps "
                 "horizon.venues.base.Venue"
             )
+        for argument, value, words in (
+            ("durability", durability, get_args(Durability)),
+            ("orphans", orphans, get_args(OrphanPolicy)),
+            ("intent", intent, get_args(Intent)),
+        ):
+            if value not in words:
+                quoted = '" or "'.join(words)
+                raise ConfigError(f'{argument} must be "{quoted}", got {value!r}')
+        if intent == "committed" and db_path is None:
+            raise ConfigError("intent is 'committed' and there is no database to commit to: give db_path, or leave intent out")
         venue = venue or Paper(paper_fee_rate, paper_maker_fee_rate, paper_taker_fee_rate, paper_partial_fill_ratio, clock=clock)
         config = risk_config.to_config() if isinstance(risk_config, Risk) else risk_config or RiskConfig()
         self._pid = os.getpid()
@@ -103,8 +120,9 @@ class Engine:
             lock_timeout_s=lock_timeout_s,
             clock=clock,
         )
-        self._desk = Desk(venue, self._persistence, RiskGate(config, clock.monotonic), clock)
-        self._life = Lifecycle(self._persistence, self._desk, clock)
+        gate = RiskGate(config, clock.monotonic)
+        self._desk = Desk(venue, self._persistence, gate, clock, commits_intent=intent == "committed")
+        self._life = Lifecycle(self._persistence, self._desk, clock, orphans)
         self._closed = False
         _engines.add(self)
 
@@ -113,12 +131,14 @@ class Engine:
     def submit_order(self, request: OrderRequest) -> str:
         """Send an order and return its id, which is also the client order id at the venue.
 
-        Raises: RiskError when a check refuses it; JournalFull when the writer is too far behind; VenueError when the venue rejects
-        it. When the venue's answer is lost the id is returned: the order's fate is unknown, and it counts as open until the venue
+        Raises: RiskError when a check refuses it, also while the strategy is held; JournalFull when the writer is too far behind;
+        VenueError when the venue rejects it; with intent "committed" AckTimeout when it was not sent because it was not committed in
+        time. When the venue's answer is lost the id is returned: the order's fate is unknown, and it counts as open until the venue
         tells.
         """
         with self._lock:
             self._life.begin()
+            self._life.obey()
             return self._desk.submit(request).id
 
     def submit_market_order(
@@ -156,7 +176,7 @@ class Engine:
     def submit_quotes(self, market_id: str, quotes: Sequence[Quote], side: Side = Side.Yes) -> list[str]:
         """Send a buy at each bid and a sell at each ask; returns the ids of those that were placed.
 
-        What a risk check or the venue refuses is recorded, logged at debug and left out. Raises: JournalFull.
+        What a risk check or the venue refuses is recorded, logged at debug and left out. Raises: JournalFull, AckTimeout.
         """
         placed = []
         with self._lock:
@@ -176,6 +196,7 @@ class Engine:
         """
         with self._lock:
             self._life.begin()
+            self._life.obey()
             tracked = self._desk.orders.get(order_id)
             if tracked is None or not tracked.order.is_open():
                 raise VenueError(f"order {order_id} is not open, so it cannot be amended")
@@ -186,19 +207,19 @@ class Engine:
         """Cancel an order. False when it is not open, or the venue did not confirm: then it counts as open until the venue tells."""
         with self._lock:
             tracked = self._desk.orders.get(order_id)
-            return tracked is not None and tracked.order.is_open() and self._desk.cancel(tracked)
+            return tracked is not None and tracked.order.is_open() and self._cancel([tracked]) == 1
 
     cancel_order = cancel
 
     def cancel_all(self) -> int:
         """Cancel every open order; returns how many the venue confirmed."""
         with self._lock:
-            return sum(self._desk.cancel(tracked) for tracked in self._desk.orders.open())
+            return self._cancel(self._desk.orders.open())
 
     def cancel_market(self, market_id: str) -> int:
         """Cancel the open orders of a market; returns how many the venue confirmed."""
         with self._lock:
-            return sum(self._desk.cancel(tracked) for tracked in self._desk.orders.open(market_id))
+            return self._cancel(self._desk.orders.open(market_id))
 
     def evict_stale_orders(self, max_age_secs: float = 300.0) -> int:
         """Forget orders that ended longer ago than this and whose records are all acknowledged (R1). Returns how many."""
@@ -319,7 +340,10 @@ class Engine:
             self._desk.observe_pnl(total_pnl)
 
     def set_daily_baseline(self, total_pnl: float | None = None) -> None:
-        """Count the day's PnL and its high from this total (the engine's own unless given)."""
+        """Begin a new day: count its PnL and its high from this total (the engine's own unless given).
+
+        A restart does not begin one: the day goes on as the newest snapshot has it.
+        """
         with self._lock:
             self._desk.gate.start_day(sum(self._desk.book.pnl()) if total_pnl is None else total_pnl)
 
@@ -426,6 +450,11 @@ class Engine:
             self._persistence.flush(timeout_s)
 
     @property
+    def has_halted(self) -> bool:
+        """Whether this run may record nothing more (R3)."""
+        return self._persistence.halt is not None
+
+    @property
     def unacked(self) -> int:
         """Records that the writer has not acknowledged yet."""
         return self._persistence.unacked
@@ -443,9 +472,10 @@ class Engine:
     # The cycle, for whoever drives one
 
     def begin_cycle(self) -> None:
-        """From here to `ship`, records are gathered instead of sent one by one."""
+        """Do what people decided meanwhile; from here to `ship`, records are gathered instead of sent one by one. Raises: Halt."""
         with self._lock:
             self._life.begin()
+            self._life.obey()
             self._persistence.begin_cycle()
 
     def ship(self) -> None:
@@ -456,6 +486,8 @@ class Engine:
     def wait(self, timeout_s: float, also: Sequence[Readable] = ()) -> None:
         """Sleep and hear acks meanwhile; wakes early when something in `also` is readable. Raises: Halt."""
         self._persistence.wait(timeout_s, also, self._lock)
+        with self._lock:
+            self._life.obey()
 
     def room_for_orders(self) -> bool:
         """False while the writer is so far behind that new orders are refused."""
@@ -494,58 +526,20 @@ class Engine:
     def __del__(self) -> None:
         _close_quietly(self, "dropped")
 
+    def _cancel(self, orders: list[Tracked]) -> int:
+        # After the run's end nothing may be recorded; what the venue did not confirm by then the next run settles.
+        return 0 if self._life.has_ended else sum(self._desk.cancel(tracked) for tracked in orders)
+
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Callable[..., NoReturn]:
-            """What the original's engine has besides: it is there to say that it is not there yet."""
-            for feature, names in _NOT_THERE_YET.items():
-                if name in names.split():
-                    return partial(_refuse, name, feature)
-            raise AttributeError(f"'Engine' object has no attribute {name!r}")
-
-
-_NOT_THERE_YET = {
-    "contingent orders (stops, brackets)": "add_stop_loss add_take_profit submit_bracket check_contingent_triggers cancel_contingent"
-    " pending_contingent_orders submit_order_smart",
-    "netting pairs": "set_netting_pair",
-    "feeds inside the engine (hand them to hz.run)": "start_feed stop_feed stop_feeds restart_feed is_feed_running feed_snapshot"
-    " feed_age feed_metrics",
-    "order books": "update_book orderbook_snapshot",
-    "events": "register_event event_exposure event_positions event_parity_check",
-    "market lifecycles": "set_market_expiry set_lifecycle_lead_secs check_lifecycle is_market_expired",
-    "several exchanges in one engine": "add_exchange",
-    "arbitrage": "scan_arbitrage scan_parity_arb scan_event_arb scan_cross_exchange execute_arbitrage execute_parity_arb"
-    " execute_event_arb",
-    "recorded feed ticks": "record_tick query_ticks tick_count purge_old_ticks",
-    "tiers (everything is included)": "tier",
-}
-
-
-def _refuse(name: str, feature: str, *_: object, **__: object) -> NoReturn:
-    raise NotThereYet(f"Engine.{name}: Horizon does not have {feature} yet; README lists what is not there")
+            method = engine_method(name)
+            if method is None:
+                raise AttributeError(f"'Engine' object has no attribute {name!r}")
+            return method
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-
-
-class _OfAnotherProcess(TurnLock):
-    """Takes the place of the lock in the child of a fork: whatever would act there raises instead (R24)."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__()
-        self._pid = pid
-
-    def __enter__(self) -> NoReturn:
-        raise HorizonError(
-            f"this Engine belongs to process {self._pid}; process {os.getpid()} is a fork of it and must not act on it. "
-            "Trade in the process that made the Engine, and let helpers return their results to it"
-        )
-
-
-def _disable_in_child() -> None:
-    for engine in list(_engines):
-        engine._lock = _OfAnotherProcess(engine._pid)
-    _engines.clear()
 
 
 def _close_quietly(engine: Engine, reason: str) -> None:
@@ -561,5 +555,4 @@ def _close_all() -> None:
         _close_quietly(engine, "the process ended")
 
 
-os.register_at_fork(after_in_child=_disable_in_child)
 atexit.register(_close_all)

@@ -141,6 +141,12 @@ class StoreRefused(StoreError):
     """A statement was refused because of the values of a record."""
 
 
+class CommandRefused(StoreError):
+    """What a person asked the writer for cannot be done; nothing was changed."""
+
+    exit_code = ExitCode.USAGE
+
+
 class VenueError(HorizonError):
     """A venue refused or could not be asked."""
 

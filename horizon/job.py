@@ -9,19 +9,19 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, get_args
 
 import msgspec
 
 from horizon import __version__, logs
 from horizon.channel import Channel, Heartbeat
-from horizon.config import database_variable
+from horizon.config import Intent, OrphanPolicy, database_variable
 from horizon.errors import ConfigError, NotThereYet
 from horizon.feeds.base import Feed
 from horizon.pipeline import Pipeline, pipelines_of
-from horizon.records import Market
+from horizon.records import TEXT_MAX_BYTES, Market
 from horizon.risk import Risk, RiskConfig
-from horizon.venues.base import SimulatedVenue, Venue
+from horizon.venues.base import BareVenue, SimulatedVenue
 from horizon.venues.paper import Paper
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,9 @@ class Assignment(NamedTuple):
     exchange: object | None = None  # a venue, or "paper"
     feeds: Mapping[str, object] | None = None
     risk: Mapping[str, Any] | None = None
+    orphans: str | None = None
+    intent: str | None = None
+    snapshot_every: int | None = None
     stop_timeout_s: float = 20.0
     channel: Channel | None = None  # to the supervisor, whose writer is used; None: a lone run, which may start one
     observer: Observer | None = None  # of a lone run
@@ -61,7 +64,7 @@ class Job(NamedTuple):
 
     name: str
     db_path: Path | None
-    venue: Venue
+    venue: BareVenue
     markets: tuple[Market, ...]
     feeds: dict[str, Feed]
     pipelines: dict[str, Pipeline]
@@ -69,6 +72,14 @@ class Job(NamedTuple):
     interval_s: float
     is_live: bool
     params: dict[str, Any]
+    orphans: str
+    intent: str
+    snapshot_every: int  # cycles
+
+    @property
+    def plays_back(self) -> bool:
+        """Whether the venue is a recording, which has an end."""
+        return hasattr(self.venue, "exhausted")
 
 
 def job_of(
@@ -84,6 +95,9 @@ def job_of(
     mode: str,
     params: Mapping[str, Any] | None,
     db_path: str | Path | EllipsisType | None,
+    orphans: str = "warn",
+    intent: str = "journal",
+    snapshot_every: int = 50,
 ) -> Job:
     """Check the arguments, and let the assignment decide what it names. Raises: ConfigError, StrategyError, NotThereYet."""
     if assigned.name is not None and assigned.name != name:
@@ -96,6 +110,9 @@ def job_of(
     interval_s = interval if assigned.interval is None else assigned.interval
     if isinstance(interval_s, bool) or not isinstance(interval_s, int | float) or not 0 < interval_s < math.inf:
         raise ConfigError(f"hz.run: interval must be a number of seconds above 0, got {interval_s!r}")
+    every = snapshot_every if assigned.snapshot_every is None else assigned.snapshot_every
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ConfigError(f"hz.run: snapshot_every must be a whole number of cycles from 1 on, got {every!r}")
     chosen_markets = _markets(markets)
     venue = _venue(exchange, exchanges, assigned.exchange, mode)
     for market in chosen_markets:
@@ -112,7 +129,17 @@ def job_of(
         interval_s=float(interval_s),
         is_live=mode == "live",
         params={**(params or {}), **(assigned.params or {})},
+        orphans=_one_of(get_args(OrphanPolicy), "orphans", assigned.orphans or orphans),
+        intent=_one_of(get_args(Intent), "intent", assigned.intent or intent),
+        snapshot_every=every,
     )
+
+
+def _one_of(words: Sequence[str], argument: str, value: str) -> str:
+    if value not in words:
+        quoted = '" or "'.join(words)
+        raise ConfigError(f'hz.run: {argument} must be "{quoted}", got {value!r}')
+    return value
 
 
 def _markets(markets: Sequence[Market | str] | None) -> tuple[Market, ...]:
@@ -130,7 +157,7 @@ def _markets(markets: Sequence[Market | str] | None) -> tuple[Market, ...]:
     return chosen
 
 
-def _venue(exchange: object, exchanges: Sequence[object] | None, assigned: object, mode: str) -> Venue:
+def _venue(exchange: object, exchanges: Sequence[object] | None, assigned: object, mode: str) -> BareVenue:
     if exchange is not None and exchanges is not None:
         raise ConfigError("hz.run: give exchange or exchanges, not both")
     if exchanges is not None and len(exchanges) > 1:
@@ -145,7 +172,7 @@ def _venue(exchange: object, exchanges: Sequence[object] | None, assigned: objec
                 "hz.run: mode is 'live' and there is no exchange: pass exchange= with a venue; the paper venue is for 'paper'"
             )
         return Paper()
-    if isinstance(exchange, type) or not isinstance(exchange, Venue):
+    if isinstance(exchange, type) or not isinstance(exchange, BareVenue):
         raise ConfigError(f"hz.run: exchange must be an object that keeps horizon.venues.base.Venue, got {exchange!r}")
     is_real = not isinstance(exchange, SimulatedVenue) and not getattr(exchange, "vouches", False)
     if is_real and mode == "paper":
@@ -206,15 +233,31 @@ def _database(assigned: Path | None, given: str | Path | EllipsisType | None, na
 
 
 def config_of(job: Job) -> str:
-    """What the run was started with, as JSON for `strategy_runs.config`; what looks like a secret is cut out."""
-    config = {
+    """What the run was started with, as JSON for `strategy_runs.config`; what looks like a secret is cut out.
+
+    What makes it longer than a text may be is left out, the least telling first: half a JSON document is none.
+    """
+    config: dict[str, object] = {
         "mode": "live" if job.is_live else "paper",
         "interval": job.interval_s,
+        "orphans": job.orphans,
+        "intent": job.intent,
+        "snapshot_every": job.snapshot_every,
+        "risk": msgspec.structs.asdict(job.risk),
+        "version": __version__,
         "markets": [market.id for market in job.markets],
         "feeds": {name: type(feed).__name__ for name, feed in job.feeds.items()},
-        "pipelines": {market_id: pipeline.names for market_id, pipeline in job.pipelines.items()},
-        "risk": msgspec.structs.asdict(job.risk),
         "params": job.params,
-        "version": __version__,
+        "pipelines": {market_id: pipeline.names for market_id, pipeline in job.pipelines.items()},
     }
+    text = _json_without_secrets(config)
+    for name in ("pipelines", "params", "feeds", "markets"):
+        if len(text.encode()) <= TEXT_MAX_BYTES:
+            break
+        config[name] = "too long to be kept"
+        text = _json_without_secrets(config)
+    return text
+
+
+def _json_without_secrets(config: Mapping[str, object]) -> str:
     return json.dumps(logs.redacted(config), default=lambda value: type(value).__name__)

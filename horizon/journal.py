@@ -284,6 +284,8 @@ def _make_file(path: Path, about: About, capacity: int, salt: int) -> mmap.mmap:
         for start in range(0, size, len(zeros)):
             os.pwrite(fd, zeros[: size - start], start)
         os.pwrite(fd, header, 0)
+        if about.durability == "power":
+            os.fsync(fd)  # a power cut must leave a file that says whose it was: else nobody ever ends that run
         mapping = mmap.mmap(fd, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
         # A child of a fork must not write here, not even by mistake (R24).
         mapping.madvise(mmap.MADV_DONTFORK)

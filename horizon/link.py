@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import zmq
+from msgspec.structs import replace
 
 from horizon import wire
 from horizon.clock import Clock
-from horizon.errors import DecodeError, LinkError, StoreError, VersionMismatch
+from horizon.errors import CommandRefused, DecodeError, LinkError, StoreError, VersionMismatch
 from horizon.journal import Journal
 from horizon.paths import SOCKET_NAME, DatabasePaths
 
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 ASK_AFTER_S = 0.25  # an unacknowledged frame older than this makes the link ask (R18)
 WRITER_GONE_AFTER_S = 1.0  # without an answer for this long a lone run looks whether there is a writer at all (R15)
 _HELLO_EVERY_S = 0.25
+_QUIET_S = 1.0  # a start that waits no longer than this for the writer says nothing of it
 _SEND_QUEUE = 256  # messages; beyond that the writer reads the journal
 
 
@@ -50,6 +52,7 @@ class Link:
         self._asked_at = float("-inf")
         self._shipped = 0
         self._waits_for: str | None = None  # why the writer cannot store now
+        self.control = wire.Control()  # the newest that arrived
         # Addressed by the folder's descriptor: the path of a socket may have 107 bytes, a folder's any number.
         self._folder = os.open(paths.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._context = zmq.Context(io_threads=1)
@@ -71,6 +74,7 @@ class Link:
         """
         greeting = wire.encode(wire.Hello(wire.PROTOCOL, strategy, self._run_id, os.getpid()))
         deadline = self._clock.monotonic() + timeout_s
+        quiet_until, said = self._clock.monotonic() + _QUIET_S, ""
         greet_at = float("-inf")
         while (now := self._clock.monotonic()) < deadline:
             if now >= greet_at:
@@ -86,11 +90,45 @@ class Link:
                 if isinstance(message, wire.Refused):
                     raise StoreError(message.reason)
                 if isinstance(message, wire.Wait):
-                    deadline = self._clock.monotonic() + timeout_s  # the writer lives: its time does not count (R20)
-                    self._say_waiting(message.reason)
+                    deadline = now + timeout_s  # the writer lives: its time does not count (R20)
+                    if now > quiet_until and message.reason != said:
+                        said = message.reason
+                        log.warning(
+                            "waiting for the writer of %s: %s", self._paths.database, said, extra={"action": "writer_wait"}
+                        )
         raise LinkError(
             f"no writer for {self._paths.database} answered within {timeout_s:g} s"
             + (f"; see {self._paths.writer_log}" if self._may_start_writer else "; is the supervisor's writer running?")
+        )
+
+    def command(self, command: wire.Command, timeout_s: float) -> str:
+        """Have the writer do what a person asks for, and return what it did.
+
+        Sent again until it is answered, also to the next writer: it is done once. Raises: CommandRefused when nothing was changed,
+        StoreError, LinkError.
+        """
+        deadline = self._clock.monotonic() + timeout_s
+        question = wire.encode(replace(command, until=deadline))
+        ask_at = float("-inf")
+        waits_for = "nobody answered"
+        while (now := self._clock.monotonic()) < deadline:
+            if now >= ask_at:
+                ask_at = now + _HELLO_EVERY_S
+                self._start_writer_if_gone()
+                self._send(question)
+            self.wait(min(ask_at, deadline) - now)
+            for message in self._receive():
+                if isinstance(message, wire.Done):
+                    return message.text
+                if isinstance(message, wire.NotDone):
+                    raise CommandRefused(message.reason)
+                if isinstance(message, wire.Refused):
+                    raise StoreError(message.reason)
+                if isinstance(message, wire.Wait):
+                    waits_for = message.reason
+        raise LinkError(
+            f"the writer of {self._paths.database} has not confirmed it within {timeout_s:g} s ({waits_for}); "
+            "look whether it was done before you ask again"
         )
 
     def ship(self, journal: Journal) -> None:
@@ -168,11 +206,15 @@ class Link:
             except zmq.Again:
                 return messages
             try:
-                messages.append(wire.decode_from_writer(data))
+                message = wire.decode_from_writer(data)
             except DecodeError as error:
                 log.warning("dropped a message from the writer that cannot be read: %s", error, extra={"action": "wire_garbage"})
+                continue
+            self._heard_at = self._clock.monotonic()
+            if isinstance(message, wire.Control):
+                self.control = message
             else:
-                self._heard_at = self._clock.monotonic()
+                messages.append(message)
 
     def _say_waiting(self, reason: str | None) -> None:
         """Tell the operator once why nothing is acknowledged, and once that it is cured."""

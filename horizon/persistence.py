@@ -25,6 +25,7 @@ from horizon.store.connection import open_reader
 from horizon.store.read import fill_by_id, fills, strategy_of_run
 from horizon.store.recovery import Recovered, only_strategy, recover
 from horizon.turns import TurnLock
+from horizon.wire import Control
 
 DEFAULT_STRATEGY = "default"
 _RUN_ID_LENGTH = len(new_run_id())
@@ -93,6 +94,10 @@ class Persistence:
     @property
     def journal_path(self) -> str:
         return self._recorder.journal_path if self._recorder is not None else ""
+
+    def control(self) -> Control | None:
+        """What people allow the strategy, as the writer said last; None without a database."""
+        return self._recorder.control if self._recorder is not None else None
 
     def open(self, strategy: str | None = None) -> None:
         """Take the strategy's lock and make the run's journal, once. Without a name it is the database's only strategy (R9).
@@ -184,6 +189,17 @@ class Persistence:
             with self._halting():
                 self._recorder.flush(timeout_s)
 
+    def commit(self, seq: int, timeout_s: float) -> None:
+        """Wait until the record with this seq is a row that every reader sees. Raises: AckTimeout, DeadLettered, Halt."""
+        if self._recorder is None:
+            return
+        with self._halting():
+            self._recorder.await_acks(timeout_s)
+        if seq in self._recorder.dead_letters:
+            raise DeadLettered(
+                f"record {seq} could not be stored; it lies in {self._recorder.paths.dead_letters} with its reason"
+            )
+
     def recover(self) -> Recovered | None:
         """What the database knows of this strategy, with everything that this run recorded; None when there is nothing to know."""
         if self.paths is None or (self._strategy is None and self._only_strategy() is None):
@@ -191,8 +207,15 @@ class Persistence:
         self.open()
         if self.last_seq:
             self.flush(self._lock_timeout_s)
-        with closing(open_reader(self.paths.database)) as reader:
-            return recover(reader, self.strategy)
+        return self._read()
+
+    def recover_again(self) -> Recovered | None:
+        """The same once more, with what this run recorded since; what became a dead letter is told by the next flush."""
+        if self._recorder is None:
+            return None
+        with self._halting():
+            self._recorder.await_acks(self._lock_timeout_s)
+        return self._read()
 
     def newest_fill_time(self) -> float | None:
         """When the venue executed the strategy's newest committed fill."""
@@ -236,6 +259,11 @@ class Persistence:
             raise
         except HorizonError as error:
             raise self.halted(str(error)) from error
+
+    def _read(self) -> Recovered:
+        assert self.paths is not None
+        with closing(open_reader(self.paths.database)) as reader:
+            return recover(reader, self.strategy)
 
     def _lookups(self) -> apsw.Connection:
         """A connection for lookups, shared by a burst of them. Never an old one: a strategy that opens and closes the database by

@@ -38,7 +38,7 @@ from horizon.link import Link, Readable
 from horizon.locks import FileLock
 from horizon.paths import DatabasePaths
 from horizon.records import Fill, Record
-from horizon.wire import Ack
+from horizon.wire import Ack, Control
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +122,11 @@ class Recorder:
         return self._journal.unacked
 
     @property
+    def control(self) -> Control:
+        """What the strategy may do, as the writer said last; changes while acks are heard."""
+        return self._link.control
+
+    @property
     def journal_path(self) -> str:
         return str(self._journal.path)
 
@@ -198,8 +203,20 @@ class Recorder:
 
         Raises: AckTimeout; DeadLettered when a record since the last flush became a dead letter.
         """
-        self._refuse_in_child()
         target, since = self.last_seq, self._flushed_seq
+        self.await_acks(timeout_s)
+        self._flushed_seq = target
+        lost = sorted(seq for seq in self.dead_letters if since < seq <= target)
+        if lost:
+            raise DeadLettered(
+                f"{len(lost)} of the flushed records could not be stored (seq {', '.join(map(str, lost[:5]))}); "
+                f"they lie in {self.paths.dead_letters} with their reasons"
+            )
+
+    def await_acks(self, timeout_s: float) -> None:
+        """Wait until everything recorded so far is committed, be it as dead letters. Raises: AckTimeout."""
+        self._refuse_in_child()
+        target = self.last_seq
         self._link.ship(self._journal)
         until = self._clock.monotonic() + timeout_s
         while self.committed_seq < target:
@@ -212,13 +229,6 @@ class Recorder:
                 )
             if self.committed_seq < target:
                 self._link.wait(min(left, 0.05))
-        self._flushed_seq = target
-        lost = sorted(seq for seq in self.dead_letters if since < seq <= target)
-        if lost:
-            raise DeadLettered(
-                f"{len(lost)} of the flushed records could not be stored (seq {', '.join(map(str, lost[:5]))}); "
-                f"they lie in {self.paths.dead_letters} with their reasons"
-            )
 
     def close(self) -> None:
         """Let go of the socket, the journal and the strategy's lock. The writer drains and removes the journal."""

@@ -169,6 +169,8 @@ class PositionSnapshot(msgspec.Struct, frozen=True, array_like=True, tag="s"):
 
     taken_at: float
     rows: tuple[PositionRow, ...]
+    high_water_mark: float | None = None  # of the total PnL, for the drawdown limit
+    daily_baseline: float | None = None  # the total PnL that the day's PnL is counted from
 
 
 class RiskEvent(msgspec.Struct, frozen=True, array_like=True, tag="k"):

@@ -1,6 +1,7 @@
 """The checks before an order, and the kill switch. Pure: time comes in as a function, positions as figures, nothing is recorded.
 
-The nine checks run in the original's order: kill switch, price, size, order size, position, notional, drawdown, rate, duplicate.
+The nine checks run in the original's order: kill switch, price, size, order size, position, notional, drawdown, rate, duplicate;
+behind the kill switch comes ours, the hold.
 An order that makes a position or the notional smaller passes those two limits, also when they are exceeded already: a limit that
 forbids to get out is no protection. Limits count positions, not orders that rest in the market, as the original does.
 """
@@ -96,6 +97,7 @@ class RiskGate:
         """`now` gives seconds that only rise: the monotonic clock, or the market's time in a replay."""
         self.config = config
         self.kill_switch_reason: str | None = None
+        self.hold_reason: str | None = None  # why the strategy may cancel but not order, and what a person can do
         self.daily_pnl = 0.0
         self.now = now
         self._baseline = 0.0
@@ -143,6 +145,21 @@ class RiskGate:
         self._baseline = total_pnl
         self.daily_pnl = self._high_water = 0.0
 
+    def resume_day(self, baseline: float, high_water_mark: float) -> None:
+        """Go on with the day of the run before: both are total PnL."""
+        self._baseline = baseline
+        self._high_water = high_water_mark - baseline
+
+    @property
+    def baseline(self) -> float:
+        """The total PnL that the day's PnL is counted from."""
+        return self._baseline
+
+    @property
+    def high_water_mark(self) -> float:
+        """The highest total PnL of the day."""
+        return self._baseline + self._high_water
+
     def reset_high_water_mark(self) -> None:
         self._high_water = self.daily_pnl
 
@@ -150,6 +167,8 @@ class RiskGate:
         config = self.config
         if self.kill_switch_reason is not None:
             raise KillSwitchActive("kill_switch", f"the kill switch is on: {self.kill_switch_reason}")
+        if self.hold_reason is not None:
+            raise RiskError("hold", self.hold_reason)
         if request.order_type is OrderType.Limit and not config.price_min <= request.price <= config.price_max:
             raise RiskError("price", f"price {request.price:g} is outside {config.price_min:g}..{config.price_max:g}")
         if not 0 < request.size < math.inf:

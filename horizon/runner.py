@@ -14,6 +14,8 @@ from pathlib import Path
 from types import EllipsisType
 from typing import Any
 
+import msgspec
+
 from horizon import logs
 from horizon.channel import Heartbeat
 from horizon.clock import SYSTEM_CLOCK
@@ -32,7 +34,6 @@ __all__ = ["Assignment", "assignment", "has_run", "run"]
 
 log = logging.getLogger(__name__)
 
-SNAPSHOT_EVERY = 50  # cycles
 EVICT_EVERY = 100  # cycles
 EVICT_AFTER_S = 300.0
 HEARTBEAT_EVERY_S = 1.0
@@ -59,12 +60,18 @@ def run(
     netting_pairs: object = None,
     api_key: str | None = None,
     compliance: object = None,
+    *,
+    orphans: str = "warn",
+    intent: str = "journal",
+    snapshot_every: int = 50,
 ) -> None:
-    """Run a strategy until SIGINT or SIGTERM, until the supervisor says stop, or until its unpaced feeds are exhausted.
+    """Run a strategy until SIGINT or SIGTERM, until the supervisor says stop, or until its unpaced feeds or its recording are exhausted.
 
-    `db_path` left out is HORIZON_DB, else ./{name}.db; None keeps nothing. `api_key` is accepted and dropped.
+    `db_path` left out is HORIZON_DB, else ./{name}.db; None keeps nothing. `api_key` is accepted and dropped. `orphans` and `intent` as
+    in Engine; `snapshot_every` counts cycles.
     Raises: ConfigError, StrategyError, NotThereYet for arguments; what Engine raises at its start; AckTimeout when not everything
-    was acknowledged by the stop deadline; Halt under a supervisor, SystemExit with its code alone.
+    was acknowledged by the stop deadline. What a run ends with that has begun, a Halt or the ConfigError of a feed that cannot be
+    read, comes as it is under a supervisor, and alone as SystemExit with its code.
     """
     global assignment, has_run
     del api_key
@@ -75,7 +82,10 @@ def run(
     if is_alone:
         logs.log_to(sys.stderr)
     refuse_arguments(events=events, dashboard=dashboard, netting_pairs=netting_pairs, compliance=compliance)
-    job = job_of(assigned, name, exchange, exchanges, markets, feeds, pipeline, risk, interval, mode, params, db_path)
+    job = job_of(
+        assigned, name, exchange, exchanges, markets, feeds, pipeline, risk, interval, mode, params, db_path,
+        orphans=orphans, intent=intent, snapshot_every=snapshot_every,
+    )  # fmt: skip
     has_run = True
     if assigned.observer is not None:
         assigned.observer.started(job.name, job.db_path)
@@ -86,6 +96,11 @@ def run(
             raise
         log.critical("halted: %s", halt.reason, extra={"action": "halt"})
         raise SystemExit(int(halt.exit_code)) from None
+    except ConfigError as error:
+        if not is_alone:
+            raise
+        log.error("%s", error, extra={"action": "misconfigured"})
+        raise SystemExit(int(error.exit_code)) from None
 
 
 def _run(job: Job, assigned: Assignment) -> None:
@@ -97,6 +112,8 @@ def _run(job: Job, assigned: Assignment) -> None:
         durability=assigned.durability,
         may_start_writer=assigned.channel is None,
         lock_timeout_s=assigned.stop_timeout_s,
+        orphans=job.orphans,
+        intent=job.intent,
     )
     # Only now: while it waits for a writer or a disk, there is nothing to drain and a signal may end it as it pleases.
     with Signals() as signals:
@@ -115,16 +132,26 @@ def _run(job: Job, assigned: Assignment) -> None:
             raise
         finally:
             cycle.stop()
-            stopping.say_draining(engine.unacked, engine.journal_path)
-            _leave(engine, stopping.deadline_s, reason)
+            _leave(engine, cycle, stopping, reason)
 
 
-def _leave(engine: Engine, deadline_s: float, reason: str) -> None:
+def _leave(engine: Engine, cycle: _Cycle, stopping: Stopping, reason: str) -> None:
     """End the run within its deadline; an error that is on its way already is not replaced by a missing ack."""
     failing = sys.exc_info()[1]
     in_a_hurry = isinstance(failing, KeyboardInterrupt)  # the second Ctrl-C
     try:
-        engine.close(0.0 if in_a_hurry else max(0.0, deadline_s - _LEAVING_S), reason)
+        if not engine.has_halted:
+            engine.end_run(reason)
+    finally:
+        # The last heartbeat has the late fills in it: what was told last is what the database holds.
+        cycle.tell_the_end()
+        stopping.say_draining(engine.unacked, engine.journal_path)
+        _close(engine, 0.0 if in_a_hurry else max(0.0, stopping.deadline_s - _LEAVING_S), reason, failing)
+
+
+def _close(engine: Engine, timeout_s: float, reason: str, failing: BaseException | None) -> None:
+    try:
+        engine.close(timeout_s, reason)
     except AckTimeout as error:
         if failing is None:
             raise
@@ -149,6 +176,7 @@ class _Cycle:
         self._faults = Faults(self._clock)
         self._cycles = 0
         self._snapshot_at = self._beat_at = self._clock.monotonic()
+        self._has_heard = False  # everything that the venue told was taken in the newest cycle
 
     def start(self) -> None:
         """Raises: ConfigError when a feed cannot be opened."""
@@ -176,11 +204,14 @@ class _Cycle:
         """Cycle until something ends the run; returns what."""
         next_at = self._clock.monotonic()
         while (reason := self._stopping.stop_reason()) is None:
-            if not self._advance_feeds():
+            is_event = self._advance_feeds()
+            if not is_event and not self._job.plays_back:
                 return "the feeds are exhausted"
             self._round()
             self._housekeeping()
-            if self._has_unpaced:
+            if self._is_played(is_event):
+                return "the recording is played"
+            if self._has_unpaced and is_event:
                 self._wait_for_room()
             else:
                 # A cycle that took longer than the interval delays the next one; missed ones are not made up for.
@@ -188,16 +219,46 @@ class _Cycle:
                 self._sleep_until(next_at)
         return reason
 
+    def tell_the_end(self) -> None:
+        """The last heartbeat of a run that came to a cycle."""
+        if self._cycles:
+            self._beat()
+
+    def _beat(self) -> None:
+        self._beat_at = self._clock.monotonic() + HEARTBEAT_EVERY_S
+        status = self._engine.status()
+        self._stopping.tell(
+            Heartbeat(
+                cycles=self._cycles,
+                orders=self._engine.orders_submitted,
+                fills=self._engine.fills_applied,
+                open_orders=status.open_orders,
+                position=InventorySnapshot(self._engine.positions()).net,
+                pnl=status.total_pnl(),
+                unacked=self._engine.unacked,
+                latency_ms=self._engine.latency_ms,
+                kill_switch=status.kill_switch_active,
+            )
+        )
+
+    def _is_played(self, is_event: bool) -> bool:
+        """Whether nothing more will come: every recorded fill was taken, and no feed that is played to its end has an event left."""
+        if not self._job.plays_back or (self._has_unpaced and is_event):
+            return False
+        return self._has_heard and bool(getattr(self._job.venue, "exhausted", False))
+
     def _round(self) -> None:
         """One cycle of all markets."""
         engine = self._engine
         engine.begin_cycle()
+        self._has_heard = False
         try:
             engine.poll_fills()
+            self._has_heard = True
         except (VenueError, StoreStalled) as error:
             self._faults.note("the venue", error)  # what it told and could not be looked up now is taken in the next cycle
         engine.update_daily_pnl()
-        feeds = {name: feed.snapshot() for name, feed in self._job.feeds.items()}
+        feeds = self._snapshots()
         self._refresh_params()
         for market in self._job.markets:
             try:
@@ -206,6 +267,17 @@ class _Cycle:
                 self._faults.note(f"market {market.id}", error)
         engine.ship()
         self._cycles += 1
+
+    def _snapshots(self) -> dict[str, FeedData]:
+        """What every feed says now. One that is not paced knows no time but its own: its age is told by the newest of them."""
+        feeds = {name: feed.snapshot() for name, feed in self._job.feeds.items()}
+        if self._has_unpaced:
+            unpaced = [name for name, feed in self._job.feeds.items() if not feed.paced]
+            newest = max(feeds[name].timestamp for name in unpaced)
+            for name in unpaced:
+                feed = feeds[name]
+                feeds[name] = msgspec.structs.replace(feed, age_s=max(feed.age_s or 0.0, newest - feed.timestamp))
+        return feeds
 
     def _trade(self, market: Market, feeds: dict[str, FeedData]) -> None:
         """Ask a market's pipeline and make its quotes stand in the market."""
@@ -288,43 +360,28 @@ class _Cycle:
 
     def _housekeeping(self) -> None:
         now = self._clock.monotonic()
-        # A replay has 50 cycles in milliseconds; a snapshot a second is as good for it.
-        if self._cycles % SNAPSHOT_EVERY == 0 and (not self._has_unpaced or now - self._snapshot_at >= 1.0):
+        # A replay has that many cycles in milliseconds; a snapshot a second is as good for it.
+        if self._cycles % self._job.snapshot_every == 0 and (not self._has_unpaced or now - self._snapshot_at >= 1.0):
             self._engine.snapshot_positions()
             self._snapshot_at = now
         if self._cycles % EVICT_EVERY == 0:
             self._engine.evict_stale_orders(0.0 if self._has_unpaced else EVICT_AFTER_S)
-        self._beat(now)
+        self._beat_when_due()
 
-    def _beat(self, now: float) -> None:
-        if now < self._beat_at:
-            return
-        self._beat_at = now + HEARTBEAT_EVERY_S
-        status = self._engine.status()
-        self._stopping.tell(
-            Heartbeat(
-                cycles=self._cycles,
-                orders=self._engine.orders_submitted,
-                fills=self._engine.fills_applied,
-                open_orders=status.open_orders,
-                position=InventorySnapshot(self._engine.positions()).net,
-                pnl=status.total_pnl(),
-                unacked=self._engine.unacked,
-                latency_ms=self._engine.latency_ms,
-                kill_switch=status.kill_switch_active,
-            )
-        )
+    def _beat_when_due(self) -> None:
+        if self._clock.monotonic() >= self._beat_at:
+            self._beat()
 
     def _wait_for_room(self) -> None:
         """A replay is faster than any disk: it waits for the writer instead of having its orders refused."""
         while not self._engine.room_for_orders() and self._stopping.stop_reason() is None:
             self._stopping.wait(self._engine, 0.05)
-            self._beat(self._clock.monotonic())
+            self._beat_when_due()
 
     def _sleep_until(self, until: float) -> None:
         while (left := until - self._clock.monotonic()) > 0 and self._stopping.stop_reason() is None:
             self._stopping.wait(self._engine, min(left, max(0.0, self._beat_at - self._clock.monotonic())))
-            self._beat(self._clock.monotonic())
+            self._beat_when_due()
 
 
 def _markets_by_event(markets: Sequence[Market]) -> dict[str, frozenset[str]]:

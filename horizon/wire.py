@@ -54,7 +54,24 @@ class GiveUp(msgspec.Struct, frozen=True, tag="give_up", array_like=True):
     asked_by: str
 
 
-FromRun = Hello | Ship | GiveUp
+class Command(msgspec.Struct, frozen=True, tag="command", array_like=True):
+    """A person asks for something, with a name and a reason. Answered by Done, NotDone, Wait or Refused; done once however often it
+    is sent, because the socket's identity is its id.
+
+    `action` is one of trip, clear (kill switch), hold, release, accept_gap (arguments: run_id), resolve_orphan (order_id, status),
+    replay, dismiss (run_id, seq of a dead letter).
+    """
+
+    action: str
+    strategy: str  # may be empty where the arguments say whose it is
+    who: str
+    reason: str
+    arguments: dict[str, str] = {}
+    protocol: int = PROTOCOL
+    until: float | None = None  # the host's monotonic seconds; later nobody waits for it any more, and it is not begun
+
+
+FromRun = Hello | Ship | GiveUp | Command
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome", array_like=True):
@@ -83,7 +100,31 @@ class Ack(msgspec.Struct, frozen=True, tag="ack", array_like=True):
     recover: bool = False  # a snapshot was not stored because another run's fills came between (R2)
 
 
-FromWriter = Welcome | Refused | Wait | Ack
+class Control(msgspec.Struct, frozen=True, tag="control", array_like=True):
+    """What a strategy may do, as committed. Comes before every Welcome, and when it has changed.
+
+    It comes before the ack of the records that it includes: once a run's own kill switch events are acknowledged, the newest
+    Control is the truth; until then the run knows better.
+    """
+
+    kill_switch: str | None = None  # why trading is forbidden
+    hold: str | None = None  # why the strategy may cancel but not order
+    released_at: float | None = None  # when a person last released a hold; whatever a run held back by itself before is decided
+
+
+class Done(msgspec.Struct, frozen=True, tag="done", array_like=True):
+    """A command is committed; `text` says what it did."""
+
+    text: str
+
+
+class NotDone(msgspec.Struct, frozen=True, tag="not_done", array_like=True):
+    """A command changed nothing, and `reason` says what a person can do instead."""
+
+    reason: str
+
+
+FromWriter = Welcome | Refused | Wait | Ack | Control | Done | NotDone
 
 _encoder = msgspec.msgpack.Encoder()
 _record_decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)

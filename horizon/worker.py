@@ -71,6 +71,9 @@ def run(config: Config, strategy: StrategyTable, channel: Channel) -> int:
             exchange=load_exchange(config, strategy),
             feeds=load_feeds(config, strategy),
             risk=strategy.risk,
+            orphans=strategy.orphans,
+            intent=strategy.intent,
+            snapshot_every=strategy.snapshot_every,
             stop_timeout_s=config.supervisor.stop_timeout_s,
             channel=channel,
         )

@@ -22,6 +22,7 @@ from horizon.channel import Channel
 from horizon.cli.live import StrategyRow
 from horizon.clock import SYSTEM_CLOCK, Clock
 from horizon.errors import ExitCode
+from horizon.failpoints import ACTIVE, reach
 from horizon.ids import new_run_id
 from horizon.paths import DatabasePaths
 from supervisor.child import Child
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICK_S = 0.1  # how late a deadline may be noticed
 _SHOW_EVERY_S = 0.5
+_WRITER_START_S = 30.0  # how long a run of limited duration waits for its writer
 # Without a writer nothing is acknowledged any more: workers cancel their orders, and their records wait in the journals.
 _STOP_WITHOUT_WRITER_S = 3.0
 
@@ -60,6 +62,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._signals: list[int] = []
         self._stop_at: float | None = None  # the end of the duration asked for
+        self._had_a_writer = False  # one that was ready
         self._stopping: ExitCode | None = None  # with which code all ends, if it goes well
         self._writer_stop_by: float | None = None  # set when the last worker is gone
         self._someone_was_forced = False
@@ -67,8 +70,12 @@ class Supervisor:
         self._show_at = 0.0
 
     def run(self, duration_s: float | None = None) -> ExitCode:
-        """Supervise until a signal, until `duration_s` after the writer was ready, or until every strategy is done."""
+        """Supervise until a signal, until every strategy is done, or until `duration_s` are over.
+
+        They count from the moment the writer is first ready; one that is not ready within half a minute ends a limited run.
+        """
         now = self._clock.monotonic()
+        self._stop_at = None if duration_s is None else now + _WRITER_START_S
         for slot in (self.writer, *self.workers):
             slot.start_at = now
         with self._signals_noted() as wakeups:
@@ -78,6 +85,8 @@ class Supervisor:
                 self._look_at_the_living(duration_s)
                 self._decide_to_stop()
                 self._press_who_shall_stop()
+                if ACTIVE:
+                    reach("supervisor.running")
         return self._result()
 
     def left_journals(self) -> list[Path]:
@@ -99,6 +108,8 @@ class Supervisor:
             wait_s = self._start_again(slot, now)
             log.error("%s cannot be started: %s; trying again in %.2f s", slot.name, error, wait_s)
             return
+        if ACTIVE:
+            reach("supervisor.starting")
         self._selector.register(child.pidfd, selectors.EVENT_READ)
         self._selector.register(child.channel, selectors.EVENT_READ)
         log.info("started %s (pid %d)", slot.name, child.pid, extra={"action": "started"})
@@ -136,8 +147,9 @@ class Supervisor:
                 self._ignore(slot.child.channel)
             if exit_code is not None:
                 self._bury(slot, slot.child, exit_code, now)
-        if self.writer.ready and self._stop_at is None and duration_s is not None:
-            self._stop_at = now + duration_s
+        if self.writer.ready and not self._had_a_writer:
+            self._had_a_writer = True
+            self._stop_at = None if duration_s is None else now + duration_s
 
     def _bury(self, slot: Slot, child: Child, exit_code: int, now: float) -> None:
         self._ignore(child.pidfd)
@@ -190,7 +202,8 @@ class Supervisor:
             return
         if self._stop_at is not None and self._clock.monotonic() >= self._stop_at:
             log.info("the time is over: stopping the strategies, then the writer", extra={"action": "stop"})
-            self._stop(ExitCode.DONE, self._stop_timeout_s)
+            # A writer that was never ready has its reasons in the log; whoever waits for the exit code must learn it too.
+            self._stop(ExitCode.DONE if self._had_a_writer else ExitCode.FAILED, self._stop_timeout_s)
         elif all(slot.is_over for slot in self.workers):
             log.info("every strategy has ended: stopping the writer", extra={"action": "stop"})
             failed = (slot.exit_code for slot in self.workers if slot.exit_code)
@@ -217,6 +230,8 @@ class Supervisor:
         for slot in self.workers:
             if slot.child is not None:
                 slot.child.press(now)
+        if ACTIVE:
+            reach("supervisor.stopping")
         if all(slot.is_over for slot in self.workers):
             self._stop_the_writer(now)
 

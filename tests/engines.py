@@ -18,10 +18,12 @@ LOOSE = RiskConfig(
 class Watched:
     """An engine, its venue and clock, and every record in the order it was made."""
 
-    def __init__(self, risk: RiskConfig = LOOSE, venue: object = None, clock: ManualClock | None = None) -> None:
+    def __init__(
+        self, risk: RiskConfig = LOOSE, venue: object = None, clock: ManualClock | None = None, orphans: str = "warn"
+    ) -> None:
         self.clock = clock or ManualClock()
         self.venue = venue if venue is not None else ScriptedVenue()
-        self.engine = Engine(risk, venue=self.venue, clock=self.clock, strategy="s")  # type: ignore[arg-type]
+        self.engine = Engine(risk, venue=self.venue, clock=self.clock, strategy="s", orphans=orphans)  # type: ignore[arg-type]
         self.records: list[Record] = []
         self.engine._persistence.record = self._record  # type: ignore[method-assign]
 

@@ -6,7 +6,7 @@ for each. A bad record or a known fill is rare; then the batch is rolled back an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -15,13 +15,17 @@ from msgspec.structs import astuple
 
 from horizon.clock import SYSTEM_CLOCK, Clock
 from horizon.errors import StoreError, StoreRefused
+from horizon.failpoints import ACTIVE, reach
 from horizon.paths import DatabasePaths
+from horizon.store.actions import Task, letter_of, perform
 from horizon.store.connection import check_durability, open_writer, set_durability
+from horizon.store.controls import all_controls
 from horizon.store.dead_letters import DeadLetters
 from horizon.store.place import refuse_unfit_place
 from horizon.store.sql import QUERIES
 from horizon.store.transaction import Advance, Entry, FillKnown, Transaction
 from horizon.store.translate import savepoint, transaction, translated
+from horizon.wire import Command, Control
 
 __all__ = ["Entry", "Outcome", "Store"]
 
@@ -106,6 +110,27 @@ class Store:
         with translated(self._paths.database), transaction(self._connection):
             self._connection.execute(QUERIES["end_died_run"], {"run_id": run_id, "ended_at": ended_at})
 
+    def operate(self, command_id: str, command: Command, runs: Mapping[str, str]) -> str:
+        """Do what a person asks for, once for each id, and return what was done.
+
+        `runs` are the runs that live or are not drained yet, with their strategies. Raises: CommandRefused with nothing changed;
+        StoreStalled and StoreError, after which the same command may be given again.
+        """
+        now = self._clock.now()
+        with translated(self._paths.database), transaction(self._connection):
+            done = perform(Task(self._connection, self._dead_letters, command_id, command, now, runs))
+        # After the commit: a lost mark is made up for when the command comes again, a mark without the deed would be a lie.
+        if command.action == "replay":
+            self._dead_letters.mark_replayed(*letter_of(command), now)
+        elif command.action == "dismiss":
+            self._dead_letters.mark_dismissed(*letter_of(command), now, command.who)
+        return done
+
+    def controls(self) -> dict[str, Control]:
+        """What every strategy may do that is not free to do everything."""
+        with translated(self._paths.database):
+            return all_controls(self._connection)
+
     def raise_durability(self, durability: str) -> None:
         """Commit with the highest durability that any run asked for (R26); never lowers it."""
         check_durability(durability)
@@ -117,6 +142,8 @@ class Store:
 
     def checkpoint(self) -> None:
         """Move what is committed from the WAL into the database, as far as readers allow, and sync it."""
+        if ACTIVE:
+            reach("writer.checkpointing")
         with translated(self._paths.database):
             self._connection.wal_checkpoint()
         self._dead_letters.checkpoint()

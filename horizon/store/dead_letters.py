@@ -2,7 +2,7 @@
 
 A dead letter is committed before the transaction of the trading database that passes its seq (R27), without ATTACH: over two files
 in WAL mode that would not be atomic anyway. So after a crash a letter may lie here whose seq is not passed yet. It stays one: what
-was captured once never becomes a row as well.
+was captured once never becomes a row as well, unless a person replays it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Literal, NamedTuple
 from horizon.errors import StoreError
 from horizon.store.connection import connect, set_durability
 from horizon.store.place import refuse_unfit_place
-from horizon.store.sql import DEAD_LETTERS_SCHEMA, QUERIES
+from horizon.store.sql import DEAD_LETTERS_STEPS, QUERIES
 from horizon.store.translate import transaction, translated
 
 Kind = Literal["undecodable", "unstorable", "conflict", "amended"]
 
-_VERSION = 1
+_VERSION = len(DEAD_LETTERS_STEPS)
 
 
 class DeadLetter(NamedTuple):
@@ -33,6 +33,15 @@ class DeadLetter(NamedTuple):
     payload: bytes
     fill_id: str | None
     captured_at: float
+
+
+class Decided(NamedTuple):
+    """A letter, and what a person decided about it."""
+
+    letter: DeadLetter
+    dismissed_at: float | None
+    dismissed_by: str | None
+    replayed_at: float | None
 
 
 class DeadLetters:
@@ -60,6 +69,21 @@ class DeadLetters:
             rows = self._connection.execute(QUERIES["dead_letter_seqs"], {"run_id": run_id, "after": after})
             return [seq for (seq,) in rows]
 
+    def find(self, run_id: str, seq: int) -> Decided | None:
+        with translated(self._path):
+            row = self._connection.execute(QUERIES["dead_letter"], {"run_id": run_id, "seq": seq}).fetchone()
+        return None if row is None else Decided(DeadLetter(*row[:-3]), *row[-3:])
+
+    def mark_replayed(self, run_id: str, seq: int, at: float) -> None:
+        """Nothing happens to a letter that has the mark."""
+        with translated(self._path):
+            self._connection.execute(QUERIES["mark_replayed"], {"run_id": run_id, "seq": seq, "at": at})
+
+    def mark_dismissed(self, run_id: str, seq: int, at: float, who: str) -> None:
+        """Nothing happens to a letter that has the mark."""
+        with translated(self._path):
+            self._connection.execute(QUERIES["mark_dismissed"], {"run_id": run_id, "seq": seq, "at": at, "who": who})
+
     def set_durability(self, durability: str) -> None:
         with translated(self._path):
             set_durability(self._connection, durability)
@@ -80,5 +104,6 @@ class DeadLetters:
             )
         if version < _VERSION:
             with transaction(self._connection):
-                self._connection.execute(DEAD_LETTERS_SCHEMA)
+                for step in DEAD_LETTERS_STEPS[version:]:
+                    self._connection.execute(step)
                 self._connection.pragma("user_version", _VERSION)

@@ -68,7 +68,7 @@ def _back_up(connection: apsw.Connection, path: Path, clock: Clock) -> Path:
     """Copy the database beside itself; a copy that has its final name is complete."""
     moment = datetime.fromtimestamp(clock.now(), UTC).strftime("%Y%m%dT%H%M%SZ")
     final = path.with_name(f"{path.name}.before-upgrade-{moment}")
-    partial = final.with_name(final.name + ".partial")
+    partial = path.with_name(f"{path.name}.before-upgrade.partial")  # one name: what a killed or stalled try left is not kept
     partial.unlink(missing_ok=True)
     target = apsw.Connection(str(partial))
     try:

@@ -82,7 +82,7 @@ INSERT INTO run_cursors (
     snapshots_refused
 ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (run_id) DO UPDATE SET
-    committed_seq = excluded.committed_seq,
+    committed_seq = max(committed_seq, excluded.committed_seq),
     last_commit_no = max(last_commit_no, excluded.last_commit_no),
     fills = fills + excluded.fills,
     order_events = order_events + excluded.order_events,
@@ -128,14 +128,24 @@ SELECT EXISTS (
 );
 
 -- name: newest_snapshot
-SELECT commit_no, taken_at, first_id, last_id FROM newest_snapshots WHERE strategy = :strategy;
+-- A negative place: what it included has changed since, and everything is folded again.
+SELECT commit_no, taken_at, first_id, last_id FROM newest_snapshots WHERE strategy = :strategy AND commit_no >= 0;
+
+-- name: baselines
+SELECT high_water_mark, daily_baseline FROM newest_snapshots WHERE strategy = :strategy;
 
 -- name: point_to_snapshot
-INSERT INTO newest_snapshots (strategy, run_id, seq, commit_no, taken_at, first_id, last_id)
-VALUES (:strategy, :run_id, :seq, :commit_no, :taken_at, :first_id, :last_id)
+INSERT INTO newest_snapshots (
+    strategy, run_id, seq, commit_no, taken_at, first_id, last_id, high_water_mark, daily_baseline
+) VALUES (:strategy, :run_id, :seq, :commit_no, :taken_at, :first_id, :last_id, :high_water_mark, :daily_baseline)
 ON CONFLICT (strategy) DO UPDATE SET
     run_id = excluded.run_id, seq = excluded.seq, commit_no = excluded.commit_no, taken_at = excluded.taken_at,
-    first_id = excluded.first_id, last_id = excluded.last_id;
+    first_id = excluded.first_id, last_id = excluded.last_id, high_water_mark = excluded.high_water_mark,
+    daily_baseline = excluded.daily_baseline;
+
+-- name: distrust_snapshot
+-- Its positions no longer follow from the fills; what the risk checks knew still holds.
+UPDATE newest_snapshots SET commit_no = -1, first_id = NULL, last_id = NULL WHERE strategy = :strategy;
 
 -- name: insert_snapshot_row
 INSERT INTO position_snapshots (
@@ -166,11 +176,16 @@ FROM fills
 WHERE rowid > :after AND rowid <= :last AND strategy = :strategy
 ORDER BY rowid;
 
--- name: last_commit_no_of
-SELECT coalesce(max(last_commit_no), 0) FROM run_cursors WHERE strategy = :strategy;
+-- name: fill_range_of
+-- Between which places the strategy's fills behind one place lie: those of a run come behind what its recovery included, so what
+-- others did while the strategy rested is not passed.
+SELECT coalesce(min(max(:after, coalesce(recovered_commit_no, 0))), :after), coalesce(max(last_commit_no), 0)
+FROM run_cursors LEFT JOIN strategy_runs USING (run_id)
+WHERE run_cursors.strategy = :strategy AND last_commit_no > :after;
 
 -- name: fill_sizes_of_order
-SELECT size FROM fills WHERE market_id = :market_id AND rowid > :after AND order_id = :order_id;
+-- By the order and not by the market: in a market with a million fills an old order may have none.
+SELECT size FROM fills WHERE order_id = :order_id AND +market_id = :market_id AND rowid > :after;
 
 -- name: open_orders_of
 SELECT run_id, opened_commit_no, order_id, market_id, side, order_side, price, size, filled_size, remaining_size, order_type,
@@ -193,7 +208,8 @@ SELECT fill_id, order_id, market_id, side, order_side, price, size, fee, timesta
 FROM fills
 WHERE rowid <= CASE WHEN :strategy IS NULL THEN 9223372036854775807 ELSE max(
           (SELECT coalesce(max(last_commit_no), 0) FROM run_cursors WHERE run_cursors.strategy = :strategy),
-          (SELECT value FROM horizon_meta WHERE key = 'original_commit_no')) END
+          (SELECT iif(:strategy = (SELECT value FROM horizon_meta WHERE key = 'original_strategy'), value, 0)
+           FROM horizon_meta WHERE key = 'original_commit_no')) END
   AND (:strategy IS NULL OR strategy = :strategy)
   AND (:since IS NULL OR timestamp >= :since)
 ORDER BY rowid DESC
@@ -254,6 +270,12 @@ SELECT coalesce(strategy, ''), sum(abs(price) * size * coalesce(multiplier, 1.0)
 
 -- == A database of the original: the page's columns only ==
 
+-- name: original_strategies
+-- As the upgrade will have it: the original's rows without a run belong to the default strategy.
+SELECT strategy_name FROM strategy_runs
+UNION SELECT 'default' WHERE NOT EXISTS (SELECT 1 FROM strategy_runs)
+  AND (EXISTS (SELECT 1 FROM fills) OR EXISTS (SELECT 1 FROM position_snapshots) OR EXISTS (SELECT 1 FROM order_events));
+
 -- name: original_strategy
 SELECT strategy_name FROM strategy_runs ORDER BY started_at DESC, rowid DESC LIMIT 1;
 
@@ -303,6 +325,80 @@ SELECT (SELECT count(*) FROM strategy_runs), (SELECT count(DISTINCT order_id) FR
 -- name: original_volume
 SELECT coalesce(sum(abs(price) * size), 0.0) FROM fills;
 
+-- == What people decide ==
+
+-- name: controls
+SELECT strategy, kill_switch, hold, released_at FROM strategy_controls;
+
+-- name: controls_of
+SELECT kill_switch, hold, released_at FROM strategy_controls WHERE strategy = :strategy;
+
+-- name: kill_switch_cleared_at
+SELECT kill_switch_at FROM strategy_controls WHERE strategy = :strategy AND kill_switch IS NULL;
+
+-- name: turn_on_kill_switch
+-- One that is on keeps its first reason.
+INSERT INTO strategy_controls (strategy, kill_switch, kill_switch_at, kill_switch_by) VALUES (:strategy, :reason, :at, :who)
+ON CONFLICT (strategy) DO UPDATE SET
+    kill_switch = excluded.kill_switch, kill_switch_at = excluded.kill_switch_at, kill_switch_by = excluded.kill_switch_by
+WHERE kill_switch IS NULL;
+
+-- name: turn_off_kill_switch
+UPDATE strategy_controls SET kill_switch = NULL, kill_switch_at = :at, kill_switch_by = :who
+WHERE strategy = :strategy AND kill_switch IS NOT NULL;
+
+-- name: hold
+INSERT INTO strategy_controls (strategy, hold, hold_at, hold_by) VALUES (:strategy, :reason, :at, :who)
+ON CONFLICT (strategy) DO UPDATE SET hold = excluded.hold, hold_at = excluded.hold_at, hold_by = excluded.hold_by;
+
+-- name: release
+INSERT INTO strategy_controls (strategy, hold_at, hold_by, released_at) VALUES (:strategy, :at, :who, :at)
+ON CONFLICT (strategy) DO UPDATE SET
+    hold = NULL, hold_at = excluded.hold_at, hold_by = excluded.hold_by, released_at = excluded.released_at;
+
+-- name: gaps_of
+-- Those that nobody has accepted, oldest first.
+SELECT run_id, from_seq, to_seq, reason, recorded_at
+FROM run_cursors CROSS JOIN run_gaps USING (run_id)
+WHERE strategy = :strategy AND accepted_at IS NULL
+ORDER BY recorded_at, run_id, from_seq;
+
+-- name: gaps
+SELECT strategy, run_id, from_seq, to_seq, reason, run_gaps.recorded_at
+FROM run_gaps JOIN run_cursors USING (run_id)
+WHERE accepted_at IS NULL
+ORDER BY recorded_at, run_id, from_seq;
+
+-- name: accept_gaps
+UPDATE run_gaps SET accepted_at = :at, accepted_by = :who WHERE run_id = :run_id AND accepted_at IS NULL;
+
+-- name: open_order_by_id
+-- The strategy, then as open_orders_of.
+SELECT strategy, run_id, opened_commit_no, order_id, market_id, side, order_side, price, size, filled_size, remaining_size, order_type,
+       time_in_force, status, status_reason, exchange, created_at, recorded_at
+FROM open_orders
+WHERE order_id = :order_id;
+
+-- name: amend_fill
+UPDATE fills SET
+    fee = :fee, timestamp = :timestamp, token_id = :token_id, is_maker = :is_maker, multiplier = :multiplier,
+    fee_currency = :fee_currency
+WHERE fill_id = :fill_id;
+
+-- name: uncount_dead_letter
+-- What was one is a row now.
+UPDATE run_cursors SET dead_letters = dead_letters - 1 WHERE run_id = :run_id;
+
+-- name: add_action
+INSERT INTO operator_actions (id, at, who, action, strategy, reason, details, run_id, seq)
+VALUES (:id, :at, :who, :action, :strategy, :reason, :details, :run_id, :seq);
+
+-- name: action_by_id
+SELECT details FROM operator_actions WHERE id = :id;
+
+-- name: replayed_at
+SELECT at FROM operator_actions WHERE action = 'replay' AND run_id = :run_id AND seq = :seq;
+
 -- == Dead letters: these run in dlq.db ==
 
 -- name: insert_dead_letter
@@ -312,3 +408,14 @@ ON CONFLICT (run_id, seq) DO NOTHING;
 
 -- name: dead_letter_seqs
 SELECT seq FROM dead_letters WHERE run_id = :run_id AND seq > :after ORDER BY seq;
+
+-- name: dead_letter
+SELECT run_id, seq, strategy, kind, reason, payload, fill_id, captured_at, dismissed_at, dismissed_by, replayed_at
+FROM dead_letters
+WHERE run_id = :run_id AND seq = :seq;
+
+-- name: mark_replayed
+UPDATE dead_letters SET replayed_at = :at WHERE run_id = :run_id AND seq = :seq AND replayed_at IS NULL;
+
+-- name: mark_dismissed
+UPDATE dead_letters SET dismissed_at = :at, dismissed_by = :who WHERE run_id = :run_id AND seq = :seq AND dismissed_at IS NULL;

@@ -14,7 +14,7 @@ import apsw
 from horizon.positions import Book
 from horizon.records import OPEN_STATUSES, Fill
 from horizon.store.fills import fill_of, stored_fill
-from horizon.store.recovery import State, read_original_state, read_state, strategies
+from horizon.store.recovery import State, is_original, read_original_state, read_state, strategies
 from horizon.store.sql import QUERIES
 from horizon.store.translate import reading
 
@@ -132,7 +132,7 @@ def fills(
     with reading(connection):
         query = "newest_fills" if market is None else "newest_fills_of_market"
         values = {"strategy": strategy, "market": market, "since": since, "limit": _limit(limit)}
-        if not _is_original(connection):
+        if not is_original(connection):
             return [FillRow(*row) for row in connection.execute(QUERIES[query], values)]
         name = _original_strategy(connection)
         if strategy not in (None, name):
@@ -152,7 +152,7 @@ def orders(
     """The newest event of each order, newest first; open orders only, unless `all_`. `since` is a time of recording."""
     with reading(connection):
         values = {"strategy": strategy, "market": market, "since": since, "limit": _limit(limit)}
-        if not _is_original(connection):
+        if not is_original(connection):
             if not all_:
                 return [OrderRow(*row) for row in connection.execute(QUERIES["newest_open_orders"], values)]
             return _newest_of_each_order(
@@ -177,14 +177,14 @@ def positions(connection: apsw.Connection, *, strategy: str | None = None, marke
 def runs(connection: apsw.Connection, *, strategy: str | None = None, limit: int | None = 50) -> list[RunRow]:
     """Runs, newest first."""
     with reading(connection):
-        query = "original_newest_runs" if _is_original(connection) else "newest_runs"
+        query = "original_newest_runs" if is_original(connection) else "newest_runs"
         return [RunRow(*row) for row in connection.execute(QUERIES[query], {"strategy": strategy, "limit": _limit(limit)})]
 
 
 def summary(connection: apsw.Connection) -> list[StrategySummary]:
     """What the database holds, per strategy; of a database of the original only what it knows."""
     with reading(connection):
-        if not _is_original(connection):
+        if not is_original(connection):
             return [StrategySummary(*row) for row in connection.execute(QUERIES["summary"])]
         events = (
             OrderRow(*row) for row in connection.execute(QUERIES["original_newest_order_events"], {"market": None, "since": None})
@@ -198,7 +198,7 @@ def summary(connection: apsw.Connection) -> list[StrategySummary]:
 def volumes(connection: apsw.Connection) -> dict[str, float]:
     """The money that each strategy's fills moved: the sum of price x size x multiplier. Reads every fill."""
     with reading(connection):
-        if _is_original(connection):
+        if is_original(connection):
             volume: Any = connection.execute(QUERIES["original_volume"]).get
             return {_original_strategy(connection): volume}
         return dict(connection.execute(QUERIES["volumes"]))
@@ -207,7 +207,7 @@ def volumes(connection: apsw.Connection) -> dict[str, float]:
 def fill_by_id(connection: apsw.Connection, fill_id: str) -> tuple[str, Fill] | None:
     """The strategy and the content of a stored fill (R1); the strategy is '' when a program of the original inserted it."""
     with reading(connection):
-        if not _is_original(connection):
+        if not is_original(connection):
             stored = stored_fill(connection, fill_id)
             return None if stored is None else (stored.strategy or "", stored.fill)
         row = connection.execute(QUERIES["original_fill_by_id"], {"fill_id": fill_id}).fetchone()
@@ -217,16 +217,12 @@ def fill_by_id(connection: apsw.Connection, fill_id: str) -> tuple[str, Fill] | 
 def strategy_of_run(connection: apsw.Connection, run_id: str) -> str | None:
     """Whose run it is: a venue reports fills of orders that an earlier run sent (R4)."""
     with reading(connection):
-        row = None if _is_original(connection) else connection.execute(QUERIES["strategy_of_run"], (run_id,)).fetchone()
+        row = None if is_original(connection) else connection.execute(QUERIES["strategy_of_run"], (run_id,)).fetchone()
     return None if row is None else str(row[0])
 
 
 def _limit(limit: int | None) -> int:
     return _ALL if limit is None else limit
-
-
-def _is_original(connection: apsw.Connection) -> bool:
-    return bool(connection.pragma("user_version") == 0)
 
 
 def _original_strategy(connection: apsw.Connection) -> str:
@@ -250,7 +246,7 @@ def _newest_of_each_order(events: Iterable[OrderRow], limit: int | None, *, open
 
 
 def _states(connection: apsw.Connection, strategy: str | None) -> list[tuple[str, State]]:
-    if _is_original(connection):
+    if is_original(connection):
         name = _original_strategy(connection)
         return [(name, read_original_state(connection, _LAST_ID, _LAST_ID))] if strategy in (None, name) else []
     names = strategies(connection) if strategy is None else [strategy]

@@ -15,6 +15,7 @@ import apsw
 from horizon.errors import ConfigError, RecordRejected, StoreRefused
 from horizon.positions import exact
 from horizon.records import Fill, OrderEvent, OrderSide, OrderStatus, OrderType, PositionRow, Side, TimeInForce
+from horizon.store.controls import UnacceptedGap, control_of, gaps_of
 from horizon.store.fills import fill_of
 from horizon.store.snapshots import newest_snapshot, snapshot_rows
 from horizon.store.sql import QUERIES
@@ -41,6 +42,12 @@ class Recovered(NamedTuple):
     commit_no: int  # the newest place in the commit order when this was read
     open_orders: list[OpenOrder]  # in the order they were opened
     snapshot_at: float | None  # when the snapshot was taken
+    kill_switch: str | None = None  # why trading is forbidden; a latch that outlives every run
+    hold: str | None = None  # why the strategy may cancel but not order; also for gaps
+    gaps: tuple[UnacceptedGap, ...] = ()
+    kill_switch_cleared_at: float | None = None  # when it was turned off, where that was its last change
+    high_water_mark: float | None = None  # as the newest snapshot had them
+    daily_baseline: float | None = None
 
 
 class State(NamedTuple):
@@ -56,7 +63,19 @@ def recover(connection: apsw.Connection, strategy: str) -> Recovered:
     with reading(connection):
         state = read_state(connection, strategy)
         orders = [_open_order(connection, row) for row in connection.execute(QUERIES["open_orders_of"], {"strategy": strategy})]
-        return Recovered(state.rows, state.fills, newest_commit_no(connection), orders, state.snapshot_at)
+        commit_no = newest_commit_no(connection)
+        control, gaps = control_of(connection, strategy), gaps_of(connection, strategy)
+        baselines = connection.execute(QUERIES["baselines"], {"strategy": strategy}).fetchone() or (None, None)
+        cleared_at = connection.execute(QUERIES["kill_switch_cleared_at"], {"strategy": strategy}).get
+        return Recovered(
+            state.rows, state.fills, commit_no, orders, state.snapshot_at, control.kill_switch, control.hold, gaps, cleared_at, *baselines
+        )  # fmt: skip
+
+
+def open_order(connection: apsw.Connection, order_id: str) -> tuple[str, OpenOrder] | None:
+    """An order that is open, and its strategy; inside the caller's transaction."""
+    row = connection.execute(QUERIES["open_order_by_id"], {"order_id": order_id}).fetchone()
+    return None if row is None else (row[0] or "", _open_order(connection, row[1:]))
 
 
 def only_strategy(connection: apsw.Connection) -> str | None:
@@ -70,7 +89,12 @@ def only_strategy(connection: apsw.Connection) -> str | None:
 
 def strategies(connection: apsw.Connection) -> list[str]:
     """Every strategy that has recorded something, by name."""
-    return [name for (name,) in connection.execute(QUERIES["strategies"])]
+    return [name for (name,) in connection.execute(QUERIES["original_strategies" if is_original(connection) else "strategies"])]
+
+
+def is_original(connection: apsw.Connection) -> bool:
+    """Whether no writer of ours has upgraded the database yet: it has the page's columns only."""
+    return bool(connection.pragma("user_version") == 0)
 
 
 def read_state(connection: apsw.Connection, strategy: str) -> State:
@@ -94,8 +118,8 @@ def read_original_state(connection: apsw.Connection, last_snapshot_id: int, last
 
 
 def _fills(connection: apsw.Connection, strategy: str, after: int) -> list[Fill]:
-    last = connection.execute(QUERIES["last_commit_no_of"], {"strategy": strategy}).get
-    rows = connection.execute(QUERIES["fills_between"], {"strategy": strategy, "after": after, "last": last})
+    ((first, last),) = connection.execute(QUERIES["fill_range_of"], {"strategy": strategy, "after": after})
+    rows = connection.execute(QUERIES["fills_between"], {"strategy": strategy, "after": first, "last": last})
     return [fill_of(row) for row in rows]
 
 

@@ -70,7 +70,14 @@ def store_snapshot(connection: apsw.Connection, author: Author, snapshot: Positi
         columns = []
     else:
         ids = _insert(connection, snapshot.taken_at, columns)
-    pointer = {**author._asdict(), "taken_at": snapshot.taken_at, "first_id": ids[0], "last_id": ids[1]}
+    pointer = {
+        **author._asdict(),
+        "taken_at": snapshot.taken_at,
+        "first_id": ids[0],
+        "last_id": ids[1],
+        "high_water_mark": snapshot.high_water_mark,
+        "daily_baseline": snapshot.daily_baseline,
+    }
     connection.execute(QUERIES["point_to_snapshot"], pointer)
     return len(columns)
 

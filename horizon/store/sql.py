@@ -54,6 +54,9 @@ def read_migrations(folder: Path) -> tuple[Migration, ...]:
 
 
 SCHEMA = (_FOLDER / "schema.sql").read_text(encoding="utf-8")
-DEAD_LETTERS_SCHEMA = (_FOLDER / "dead_letters.sql").read_text(encoding="utf-8")
+DEAD_LETTERS_STEPS = tuple(
+    (_FOLDER / name).read_text(encoding="utf-8") for name in ("dead_letters.sql", "dead_letters_decisions.sql")
+)
 MIGRATIONS = read_migrations(_FOLDER / "migrations")
 QUERIES = parse_queries((_FOLDER / "queries.sql").read_text(encoding="utf-8"))
+CHECKS = parse_queries((_FOLDER / "check.sql").read_text(encoding="utf-8"))

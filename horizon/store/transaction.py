@@ -27,6 +27,7 @@ from horizon.records import (
     RunEnded,
     RunStarted,
 )
+from horizon.store.controls import latch
 from horizon.store.dead_letters import DeadLetter, Kind
 from horizon.store.fills import Difference, difference, stored_fill
 from horizon.store.snapshots import Author, knows_all_fills, store_snapshot
@@ -142,6 +143,7 @@ class Transaction:
         elif isinstance(record, RiskEvent):
             row = (record.event_type, record.details, record.timestamp, entry.strategy, entry.run_id, entry.seq)
             self._connection.execute(QUERIES["insert_risk_event"], row)
+            latch(self._connection, entry.strategy, record, f"run {entry.run_id}")
             self._advance(entry)
             self.counts["risk_event"] += 1
         elif isinstance(record, RunStarted):
@@ -180,7 +182,8 @@ class Transaction:
             "strategy": entry.strategy,
             "seq": entry.seq,
             "pid": record.pid,
-            "recovered_commit_no": record.recovered_commit_no,
+            # No later place than there is: the run may have recovered from a database that was restored since to an older state.
+            "recovered_commit_no": min(record.recovered_commit_no, self._commit_no),
         }
         self._connection.execute(QUERIES["start_run"], values)
         self._advance(entry)

@@ -11,6 +11,7 @@ A venue's job is to pass on what the exchange said, once or several times, witho
 - **Disconnects.** Raise VenueError when the fate of a request is unknown; never guess. After a reconnect, `fills_since` tells all.
 - **Whose fills.** A fill of an order that the strategy did not send is counted as unattributed and not applied, unless the adapter
   sets `vouches = True`: every fill of its account is this strategy's (an account of its own, or a recording of one).
+- **Recordings.** An adapter that plays a recording has `exhausted`, True once it has delivered everything: then the run ends.
 
 Methods are called from one thread at a time and must not block longer than the adapter's own timeout.
 """
@@ -18,7 +19,7 @@ Methods are called from one thread at a time and must not block longer than the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import msgspec
 
@@ -39,8 +40,11 @@ VenueEvent = Fill | OrderUpdate
 
 
 @runtime_checkable
-class Venue(Protocol):
-    """Every venue, simulated or real. `name` is what is stored in the `exchange` column."""
+class BareVenue(Protocol):
+    """The least that an adapter can do. It cannot be asked what happened while nobody listened, so its runs start under hold.
+
+    `name` is what is stored in the `exchange` column.
+    """
 
     name: str
 
@@ -72,6 +76,11 @@ class Venue(Protocol):
         """Everything that happened since the last call, in the venue's order; also other orders' endings. Never blocks."""
         ...
 
+
+@runtime_checkable
+class Venue(BareVenue, Protocol):
+    """Every venue that a strategy can be left alone with, simulated or real. Both methods are called before the first cycle."""
+
     def fills_since(self, timestamp: float) -> Sequence[Fill]:
         """Every fill of ours executed at or after this Unix time, oldest first; older ones may come along."""
         ...
@@ -79,6 +88,14 @@ class Venue(Protocol):
     def order_by_client_id(self, order_id: str) -> OrderUpdate | None:
         """What became of an order, or None when the venue does not know it (which is no proof that it never arrived)."""
         ...
+
+
+def can_be_asked(venue: BareVenue) -> TypeGuard[Venue]:
+    """Whether an adapter tells what happened while nobody listened; what it only inherits from the protocol tells nothing."""
+    return all(
+        getattr(method := getattr(venue, name, None), "__func__", method) not in (None, getattr(Venue, name))
+        for name in ("fills_since", "order_by_client_id")
+    )
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from horizon.errors import DecodeError
 from horizon.journal import JournalReader
 from horizon.records import Record
 from horizon.store.append import Entry
-from horizon.wire import Frame, decode_record
+from horizon.wire import Control, Frame, decode_record
 
 MAX_RECORDS = 1000  # per transaction: larger ones only add latency
 MAX_BYTES = 1 << 20
@@ -35,12 +35,14 @@ class Run:
     taken: int  # the newest seq read; frames up to the cursor are read over
     offset: int  # where the journal goes on behind it
     safe: tuple[int, int] = (0, 0)  # taken and offset as they were when everything taken was committed
+    behind: bool = False  # its journal holds more than the last batch had room for
     dead: bool = False  # its process is gone: the journal is read past its head, then removed
     gap: Gap | None = None
     damaged: bool = False  # a part of the journal could not be read
     dead_letters: list[int] = field(default_factory=list)  # its seqs that lie in dlq.db
     recover: bool = False  # a snapshot of it was refused (R2)
     owed: bool = False  # a message of it was not answered yet
+    told: Control | None = None  # what it was last told that its strategy may do
     seen_seq: int = 0  # what the journal's head was at the last look
 
     def rewind(self) -> None:

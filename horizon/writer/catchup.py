@@ -34,7 +34,7 @@ def open_run(path: Path, store: Store) -> Run:
     cursor = store.cursor(about.run_id)
     run = Run(about.run_id, about.strategy, journal, cursor, taken=0, offset=0, dead=is_dead(path, about.strategy))
     _find_start(run)
-    run.seen_seq = journal.head_seq
+    run.behind = True
     run.dead_letters = store.dead_letters(about.run_id)
     store.raise_durability(about.durability)
     return run
@@ -51,6 +51,7 @@ def is_dead(journal: Path, strategy: str) -> bool:
 
 def read_missing(run: Run, batch: Batch) -> None:
     """Take what the journal has and no message brought. Damage becomes a gap, which is stored once all before it is committed."""
+    run.behind = True
     while run.gap is None and not batch.full:
         reading = run.journal.read(run.offset, run.taken + 1, dead=run.dead, max_bytes=MAX_BYTES // 4)
         if reading.frames:
@@ -58,6 +59,7 @@ def read_missing(run: Run, batch: Batch) -> None:
         if reading.damage is not None:
             _find_way_round(run, reading.damage)
         elif not reading.frames:
+            run.behind = False
             return
 
 

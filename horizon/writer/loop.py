@@ -1,6 +1,6 @@
 """The writer: the only process that opens the databases for writing.
 
-`Writer.run` is a loop of four verbs: receive messages, read what no message brought, commit one batch, answer. It has one thread and
+`Writer.run` is a loop of four verbs: read what no message brought, receive messages, commit one batch, answer. It has one thread and
 commits whatever is there, so the pace sets the batch: alone a record waits for nothing, under load thousands share a transaction.
 An answer always says what is committed, never what was seen (acknowledging the highest seq seen loses data at the first kill).
 """
@@ -27,6 +27,7 @@ from horizon.paths import SOCKET_NAME, DatabasePaths
 from horizon.store.append import Outcome, Store
 from horizon.writer.batch import Batch, Gap, Run
 from horizon.writer.catchup import drained, is_dead, needs_reading, open_run, read_missing, remove
+from horizon.writer.commands import obey
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,8 @@ class Writer:
         self._runs: dict[str, Run] = {}
         self._left_alone: set[str] = set()  # journals that are not ours to drain, named once
         self._hellos: dict[bytes, wire.Hello] = {}
+        self._commands: dict[bytes, wire.Command] = {}
+        self._controls: dict[str, wire.Control] | None = None  # None: to be read again
         self._batch = Batch()
         self._ready = False
         self._stalled: str | None = None  # why the database cannot be written now
@@ -96,8 +99,9 @@ class Writer:
         """
         try:
             while not self._may_leave():
-                self._receive()
+                # Journals first: what is late already must not wait behind a flood of messages.
                 self._read_journals()
+                self._receive()
                 self._commit()
                 self._answer()
         finally:
@@ -113,7 +117,8 @@ class Writer:
     # ---- receive
 
     def _receive(self) -> None:
-        self._poller.poll(int(_LOOK_EVERY_S * 1000))
+        has_work = bool(self._batch.entries) or any(run.behind or run.dead for run in self._runs.values())
+        self._poller.poll(0 if has_work and not self._stalled else int(_LOOK_EVERY_S * 1000))
         self._hear_supervisor()
         for _ in range(_MESSAGES_A_ROUND):
             if self._batch.full:
@@ -131,27 +136,31 @@ class Writer:
             elif isinstance(message, wire.Hello):
                 self._hellos[identity] = message
                 self._list_at = 0.0
+            elif isinstance(message, wire.Command):
+                self._commands[identity] = message
             elif self._kind is Kind.PRIVATE:
                 log.info("giving %s up to %s", self._paths.database, message.asked_by, extra={"action": "writer_give_up"})
                 self._leave_now = True
 
     def _hear_supervisor(self) -> None:
-        if self._channel is None or self._channel.closed:
+        if self._channel is None:
             return
         for message in self._channel.receive():
             if isinstance(message, Stop):
                 self._leave_when_alone, self._list_at = True, 0.0
                 self._leave_by = self._clock.monotonic() + message.deadline_s
-        if self._channel.closed:
+        if self._channel.closed:  # found now, or by a send before
             log.warning("the supervisor is gone; leaving after the last strategy", extra={"action": "supervisor_gone"})
             self._poller.unregister(self._channel.fileno())
-            self._leave_when_alone = True
+            self._channel.close()
+            self._channel = None
+            self._leave_when_alone, self._list_at = True, 0.0
 
     def _take(self, identity: bytes, message: wire.Ship) -> None:
         run = self._runs.get(identity.decode("ascii", "replace"))
         if run is None:
-            # A run that this writer has not met: after a restart its journal is found by listing the folder (R14).
-            self._list_at = min(self._list_at, self._clock.monotonic() + _LOOK_EVERY_S)
+            # A run that this writer has not met: a new one, or any after a restart. Its journal is found by listing the folder (R14).
+            self._list_at = 0.0
             return
         run.owed = True
         end = message.offset + len(message.frames)
@@ -187,9 +196,10 @@ class Writer:
         look = now >= self._look_at
         if look:
             self._look_at = now + _LOOK_EVERY_S
-        for run in self._runs.values():
-            if run.dead or (look and needs_reading(run)):
+        for run in list(self._runs.values()):
+            if run.dead or run.behind or (look and needs_reading(run)):
                 read_missing(run, self._batch)
+                self._runs[run.run_id] = self._runs.pop(run.run_id)  # the next batch has room for others first
 
     def _open_store(self) -> bool:
         """Open the databases once; False while that has to wait. What time cannot cure ends the writer."""
@@ -268,6 +278,9 @@ class Writer:
                     self._store_gap(run, run.gap)
                 if drained(run):
                     self._finish(run)
+            self._obey()
+            if self._controls is None and self._store is not None:
+                self._controls = self._store.controls()
         except StoreStalled as error:
             self._stall(error)
             return
@@ -291,6 +304,8 @@ class Writer:
         self._metrics.histogram("horizon_batch_records").observe(len(batch.entries))
         for kind, count in outcome.rows.items():
             self._metrics.counter("horizon_records_committed_total").labels(kind).inc(count)
+        if outcome.rows.get("risk_event"):
+            self._controls = None
         for run_id in batch.runs:
             run = self._runs[run_id]
             run.advance()
@@ -311,6 +326,7 @@ class Writer:
         self._own_store().record_gap(run.run_id, run.strategy, gap.from_seq, gap.to_seq, gap.reason)
         run.step_over(gap)
         run.owed = True
+        self._controls = None
         self._metrics.counter("horizon_gaps_total").inc()
         log.error(
             "records %d to %d of run %s of %s are missing: %s", gap.from_seq, gap.to_seq, run.run_id, run.strategy, gap.reason,
@@ -323,6 +339,22 @@ class Writer:
         del self._runs[run.run_id]
         self._list_at = 0.0
         log.info("drained run %s of %s", run.run_id, run.strategy, extra={"action": "run_drained", "run_id": run.run_id})
+
+    def _obey(self) -> None:
+        """Do what people asked for. A command that has to wait is not kept: it is given again, or given up."""
+        if not self._ready:
+            return
+        runs = {run.run_id: run.strategy for run in self._runs.values()}
+        while self._commands:
+            identity, command = next(iter(self._commands.items()))
+            if command.until is not None and command.until < self._clock.monotonic():
+                del self._commands[identity]  # it lay in a queue; whoever gave it was told that it was not confirmed
+                continue
+            self._controls = None
+            answer = obey(command, identity.decode("ascii", "replace"), self._own_store(), runs)
+            del self._commands[identity]
+            self._needed_at = self._clock.monotonic()
+            self._send(identity, answer)
 
     def _own_store(self) -> Store:
         """The store, if its files still are the ones behind their names (R12). Raises: Halt."""
@@ -347,6 +379,7 @@ class Writer:
         self._stall_s = min(self._stall_s * 2 or _RETRY_S[0], _RETRY_S[1])
         self._retry_at = self._clock.monotonic() + self._stall_s
         self._stalled = str(error)
+        self._controls = None  # what was thrown away may be committed: SQLite does not always know
 
     def _resume(self) -> bool:
         """Try again once the pause is over: with a new connection and cursors reread (R21)."""
@@ -367,14 +400,34 @@ class Writer:
 
     def _answer(self) -> None:
         for run in self._runs.values():
+            # Before the ack: the control includes what the ack confirms.
+            if not self._stalled and not run.dead and not self._tell_control(run):
+                continue
             if run.owed:
                 run.owed = False
                 self._send(run.run_id.encode(), wire.Wait(self._stalled) if self._stalled else _ack(run))
         for identity, hello in list(self._hellos.items()):
             answer = self._welcome(hello)
+            if isinstance(answer, wire.Welcome) and not self._list_at:
+                continue  # it came after the folder was listed, and a journal may lie there that was not met yet (R14)
+            if isinstance(answer, wire.Welcome):
+                self._send(identity, self._control_of(hello.strategy))
             self._send(identity, answer)
             if not isinstance(answer, wire.Wait):
                 del self._hellos[identity]
+        for identity in self._commands:
+            self._send(identity, wire.Wait(self._stalled or "the database is being opened, and older journals are being drained"))
+        self._commands.clear()
+
+    def _tell_control(self, run: Run) -> bool:
+        """Tell a run what its strategy may do, when that has changed. Returns whether the run knows the newest."""
+        control = self._control_of(run.strategy)
+        if run.told != control and self._send(run.run_id.encode(), control):
+            run.told = control
+        return run.told == control
+
+    def _control_of(self, strategy: str) -> wire.Control:
+        return (self._controls or {}).get(strategy, wire.Control())
 
     def _welcome(self, hello: wire.Hello) -> wire.FromWriter:
         if hello.protocol != wire.PROTOCOL:
@@ -382,19 +435,22 @@ class Writer:
                 f"the writer of {self._paths.database} (pid {os.getpid()}) speaks protocol {wire.PROTOCOL}, "
                 f"pid {hello.pid} speaks {hello.protocol}: run all programs of this database with one version of Horizon"
             )
-        if self._stalled is not None or self._store is None:
+        if self._stalled is not None or self._store is None or self._controls is None:
             return wire.Wait(self._stalled or "the database is being opened")
         older = [run for run in self._runs.values() if run.strategy == hello.strategy and run.run_id != hello.run_id]
         if older or not self._ready:
             return wire.Wait(f"{len(older) or len(self._runs)} older journal(s) are being drained")
         return wire.Welcome(wire.PROTOCOL, self._store.database_id, os.getpid())
 
-    def _send(self, identity: bytes, message: wire.FromWriter) -> None:
+    def _send(self, identity: bytes, message: wire.FromWriter) -> bool:
+        """Returns whether it is on its way."""
         try:
             self._socket.send_multipart([identity, wire.encode(message)], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             # EHOSTUNREACH: the run is gone or not connected yet. EAGAIN: it does not read. Both ask again.
             log.debug("an answer could not be sent: %s", error, extra={"action": "answer_dropped"})
+            return False
+        return True
 
     # ---- begin and end
 
@@ -416,9 +472,13 @@ class Writer:
             return True
         if self._leave_when_alone:
             self._leave_by = self._leave_by or now + _ORPHANED_MAX_S
-            return (self._ready and not self._runs and not self._stalled) or now > self._leave_by
+            return (self._ready and not self._stalled and self._is_alone()) or now > self._leave_by
         idle = not self._runs and not self._hellos and now - self._needed_at > _PRIVATE_IDLE_S
         return self._kind is Kind.PRIVATE and self._ready and idle
+
+    def _is_alone(self) -> bool:
+        """By the folder: a run that began a moment ago has a journal there, and was not met yet."""
+        return not self._runs and all(path.name in self._left_alone for path in self._paths.journals())
 
     def _close(self) -> None:
         if ACTIVE:

@@ -74,7 +74,7 @@ def _own(paths: DatabasePaths, kind: Kind, channel: Channel | None) -> FileLock 
     """Take the writer's lock; None when that is not, or no longer, this process's business."""
     lock = FileLock(paths.writer_lock)
     said_at = float("-inf")
-    while channel is None or not (channel.receive() or channel.closed):
+    while True:
         try:
             paths.folder.mkdir(mode=0o700, exist_ok=True)
             if lock.take(f"pid={os.getpid()} kind={kind.value} database={paths.database}"):
@@ -92,7 +92,9 @@ def _own(paths: DatabasePaths, kind: Kind, channel: Channel | None) -> FileLock 
         if time.monotonic() - said_at > _SAY_EVERY_S:
             said_at = time.monotonic()
             log.warning("waiting: %s", why, extra={"action": "writer_waits"})
-    return None
+        # Asked only of one that waits: a writer that is told to stop before it is there still has journals to drain.
+        if channel is not None and (channel.receive() or channel.closed):
+            return None
 
 
 def _ask_to_give_up(paths: DatabasePaths) -> None:

@@ -10,13 +10,13 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 from engines import LOOSE, fill_of
 from eventually import eventually
-from road import dead_letters, kill_writer, rows
+from road import a_writer_runs, dead_letters, kill_writer, rows
 from samples import fill
 from scripted_venue import ScriptedVenue
 
@@ -43,10 +43,8 @@ def make(database: DatabasePaths) -> Iterator[Open]:
 
     yield make
     for engine in made:
-        try:
+        with suppress(Halt, AckTimeout):
             engine.close(timeout_s=1.0)
-        except (Halt, AckTimeout):
-            pass
 
 
 def _buy(engine: Engine, size: float = 5.0, price: float = 0.5, market_id: str = "m") -> str:
@@ -54,17 +52,11 @@ def _buy(engine: Engine, size: float = 5.0, price: float = 0.5, market_id: str =
 
 
 def _in_journal(engine: Engine) -> list[object]:
-    """What lies in the run's journal: it would survive the death of this process now."""
+    """What lies in the run's journal and is not acknowledged: it would survive the death of this process now."""
     with closing(JournalReader(Path(engine.journal_path))) as reader:
-        return [
-            decode_record(frame.payload)
-            for frame in reader.read(reader.tail, reader.head_seq - _frames(reader) + 1, dead=False).frames
-        ]
-
-
-def _frames(reader: JournalReader) -> int:
-    first = reader.first_seq(reader.tail)
-    return 0 if first is None else reader.head_seq - first + 1
+        first = reader.first_seq(reader.tail)
+        assert first is not None
+        return [decode_record(frame.payload) for frame in reader.read(reader.tail, first, dead=False).frames]
 
 
 def test_the_engines_seven_methods_do_what_the_page_says(database: DatabasePaths) -> None:
@@ -187,6 +179,7 @@ def test_an_order_filled_by_fills_that_outran_its_events_is_recorded_as_filled(d
 
 
 def test_a_fill_of_an_older_run_that_comes_again_is_known_by_its_id(database: DatabasePaths, make: Open) -> None:
+    """R1: of an order that is not in memory, it is looked up in the database."""
     first = make(strategy="s", venue=ScriptedVenue())
     order_id = _buy(first)
     told = fill_of(order_id, size=2.0)
@@ -227,7 +220,23 @@ def test_a_fill_of_another_strategys_order_is_not_ours(make: Open) -> None:
     assert engine.positions() == []
 
 
+def test_two_strategies_on_one_account_make_no_dead_letters_of_each_others_fills(database: DatabasePaths, make: Open) -> None:
+    """R4: the other one has stored the fill already, and the account tells both of it."""
+    first_venue, second_venue = ScriptedVenue(), ScriptedVenue()
+    first, second = make(strategy="first", venue=first_venue), make(strategy="second", venue=second_venue)
+    order_id = _buy(first)
+    first_venue.events = [fill_of(order_id)]
+    assert first.poll_fills() == 1
+    first.flush()
+    second_venue.events = [fill_of(order_id), fill_of(order_id)]
+    assert second.poll_fills() == 0
+    second.flush()
+    assert second.positions() == []
+    assert dead_letters(database) == []
+
+
 def test_a_known_fill_with_other_content_becomes_a_dead_letter_and_flush_says_so(database: DatabasePaths, make: Open) -> None:
+    """R4: another price is a conflict, another fee an amendment."""
     engine = make(strategy="s")
     assert engine.process_fill(fill(1))
     engine.flush()
@@ -269,6 +278,7 @@ def test_a_run_whose_fill_cannot_be_stored_halts_without_a_snapshot(database: Da
 
 
 def test_an_engine_without_a_name_takes_the_databases_only_strategy(make: Open) -> None:
+    """R9."""
     first = make(strategy="only")
     first.process_fill(fill(1))
     first.close()
@@ -309,6 +319,7 @@ def test_a_name_is_also_found_in_a_journal_that_nobody_drained_yet(database: Dat
 
 
 def test_records_before_a_name_open_a_run_of_the_default_strategy(database: DatabasePaths, make: Open) -> None:
+    """R9."""
     engine = make()
     engine.process_fill(fill(1))
     engine.flush()
@@ -318,6 +329,7 @@ def test_records_before_a_name_open_a_run_of_the_default_strategy(database: Data
 
 
 def test_a_second_engine_of_one_strategy_is_refused(database: DatabasePaths, make: Open) -> None:
+    """R10."""
     make(strategy="s")
     with pytest.raises(StrategyBusy, match=f"pid {os.getpid()}"):
         Engine(db_path=database.database, strategy="s", lock_timeout_s=0.1)
@@ -332,7 +344,7 @@ def test_recovering_in_the_middle_of_a_run_loses_nothing(make: Open) -> None:
     assert engine.positions()[0].size == 10.0
 
 
-def test_the_day_begins_at_what_was_recovered(make: Open) -> None:
+def test_the_day_goes_on_after_a_restart_until_a_new_one_is_begun(make: Open) -> None:
     first = make(strategy="s")
     first.process_fill(fill(1, size=1.0, price=1000.0))
     first.process_fill(fill(2, size=1.0, price=10.0))
@@ -341,10 +353,18 @@ def test_the_day_begins_at_what_was_recovered(make: Open) -> None:
     assert second.recover_state() == 0
     second.update_daily_pnl()
     status = second.status()
-    assert (status.total_realized_pnl, status.daily_pnl, status.kill_switch_active) == (-990.0, 0.0, False)
+    assert (status.total_realized_pnl, status.daily_pnl, status.kill_switch_active) == (-990.0, -990.0, False)
+    second.reset_daily_pnl()
+    assert second.status().daily_pnl == 0.0
 
 
-@pytest.mark.parametrize("ending", ["del engine", "raise RuntimeError('oops')", "sys.exit(0)", "engine.close()"])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "del engine", "raise RuntimeError('oops')", "sys.exit(0)", "engine.close()", "with engine: pass",
+        "with engine: raise RuntimeError('oops')",
+    ],
+)  # fmt: skip
 def test_however_a_program_ends_its_run_is_ended_and_its_orders_canceled(database: DatabasePaths, ending: str) -> None:
     program = f"""
         import sys
@@ -405,6 +425,7 @@ def test_a_thread_need_not_wait_for_a_sleeping_engine(make: Open) -> None:
 
 
 def test_an_engine_acts_only_in_the_process_that_made_it(database: DatabasePaths, make: Open) -> None:
+    """R24."""
     engine = make(strategy="s")
     engine.process_fill(fill(1))
     read, write = os.pipe()
@@ -428,16 +449,17 @@ def test_an_engine_acts_only_in_the_process_that_made_it(database: DatabasePaths
 
 
 def test_close_names_what_is_not_acknowledged_and_its_journal(database: DatabasePaths) -> None:
+    engine = Engine(db_path=database.database, strategy="s")
+    engine.process_fill(fill(1))
+    engine.flush()
+    writer = a_writer_runs(database)
+    os.kill(writer, signal.SIGSTOP)
+    engine.process_fill(fill(2))
+    journal = engine.journal_path
     with pytest.raises(AckTimeout, match="records of s are not acknowledged") as raised:
-        with Engine(db_path=database.database, strategy="s") as engine:
-            engine.process_fill(fill(1))
-            engine.flush()
-            os.kill(int(database.writer_lock.read_text().split()[0].removeprefix("pid=")), signal.SIGSTOP)
-            engine.process_fill(fill(2))
-            journal = engine.journal_path
-            engine.close(timeout_s=0.2)
+        engine.close(timeout_s=0.2)
     assert journal in str(raised.value)
-    os.kill(int(database.writer_lock.read_text().split()[0].removeprefix("pid=")), signal.SIGCONT)
+    os.kill(writer, signal.SIGCONT)
     eventually(lambda: rows(database, "SELECT count(*) FROM fills") == [(2,)], what="the writer to drain the journal")
 
 

@@ -83,6 +83,7 @@ def test_a_clean_end_closes_the_run_and_leaves_no_journal(database: DatabasePath
 
 
 def test_a_lone_run_starts_a_writer_that_leaves_when_nobody_needs_it(database: DatabasePaths, recorder: Recorder) -> None:
+    """R15."""
     pid = a_writer_runs(database)
     assert os.getsid(pid) != os.getsid(0), "a session of its own: Ctrl-C does not reach it"
     recorder.close()
@@ -105,6 +106,7 @@ def test_two_programs_on_one_database_share_a_writer(
 
 
 def test_one_name_is_one_strategy_at_a_time(database: DatabasePaths, recorder: Recorder, open_recorder: OpenRecorder) -> None:
+    """R10."""
     with pytest.raises(StrategyBusy, match=f"'maker' already runs.*pid {os.getpid()}"):
         open_recorder(database, "maker", lock_timeout_s=0.1)
 
@@ -120,7 +122,7 @@ def test_a_killed_writer_is_replaced_and_nothing_is_lost(database: DatabasePaths
 
 
 def test_silence_on_the_link_costs_time_and_no_rows(database: DatabasePaths, recorder: Recorder) -> None:
-    """Every message after the third is dropped while the strategy idles: all rows are there within a second."""
+    """R18: every message after the third is dropped while the strategy idles: all rows are there within a second."""
     sent = 0
     send = recorder._link._send
 
@@ -142,6 +144,7 @@ def test_silence_on_the_link_costs_time_and_no_rows(database: DatabasePaths, rec
 
 
 def test_a_dead_workers_journal_is_drained_and_its_run_closed(database: DatabasePaths, open_recorder: OpenRecorder) -> None:
+    """R14."""
     a_writer = open_recorder(database, "keeper")
     process = subprocess.Popen([sys.executable, script("recording.py"), str(database.database), "maker", "1000000"])
     log = eventually(lambda: next(iter(database.database.parent.glob("trades.maker.*.log")), None))
@@ -164,6 +167,7 @@ def test_a_dead_workers_journal_is_drained_and_its_run_closed(database: Database
 def test_a_new_run_starts_only_after_its_older_journals_are_drained(
     database: DatabasePaths, recorder: Recorder, open_recorder: OpenRecorder
 ) -> None:
+    """R14."""
     kill_writer(database)
     for number in range(1, 2001):
         recorder.record(fill(number))
@@ -188,6 +192,7 @@ def test_a_conflicting_fill_becomes_a_dead_letter_and_flush_says_so(database: Da
 
 
 def test_a_fill_that_cannot_be_stored_halts_the_run_that_applied_it(database: DatabasePaths, recorder: Recorder) -> None:
+    """R3."""
     recorder.record(fill(1))
     recorder.flush(10)
     recorder.record(fill(1, price=999.0))
@@ -205,6 +210,7 @@ def test_a_fill_delivered_twice_is_one_row_and_one_duplicate(database: DatabaseP
 
 
 def test_garbage_on_the_socket_harms_nobody(database: DatabasePaths, recorder: Recorder) -> None:
+    """R17."""
     folder = os.open(database.folder, os.O_RDONLY)
     context = zmq.Context()
     stranger = context.socket(zmq.DEALER)
@@ -230,6 +236,7 @@ def test_garbage_on_the_socket_harms_nobody(database: DatabasePaths, recorder: R
 
 
 def test_a_forged_message_in_a_runs_name_is_dropped(database: DatabasePaths, recorder: Recorder) -> None:
+    """R17: the crc is seeded with the salt of the run's journal."""
     recorder.record(fill(1))
     recorder.flush(10)
     forged = bytearray()
@@ -250,6 +257,7 @@ def test_the_folder_and_its_files_belong_to_their_owner_only(database: DatabaseP
 def test_a_run_of_another_protocol_version_is_refused_with_both_versions(
     database: DatabasePaths, monkeypatch: pytest.MonkeyPatch, open_recorder: OpenRecorder
 ) -> None:
+    """R15, R16."""
     open_recorder(database, "keeper").flush(10)
     monkeypatch.setattr(wire, "PROTOCOL", 99)
     with pytest.raises(StoreError, match=r"speaks protocol 1.*speaks 99"):
@@ -257,6 +265,7 @@ def test_a_run_of_another_protocol_version_is_refused_with_both_versions(
 
 
 def test_a_supervised_worker_never_starts_a_writer(database: DatabasePaths, open_recorder: OpenRecorder) -> None:
+    """R15."""
     with pytest.raises(LinkError, match="is the supervisor's writer running"):
         open_recorder(database, "maker", may_start_writer=False, timeout_s=0.5)
     assert not database.database.exists()
@@ -274,6 +283,7 @@ def test_flush_names_the_journal_when_nobody_acknowledges(database: DatabasePath
 
 
 def test_a_private_writer_gives_its_place_to_a_supervised_one(database: DatabasePaths, recorder: Recorder) -> None:
+    """R15."""
     private = a_writer_runs(database)
     supervised = start_writer(database)
     eventually(lambda: writer_pid(database) == supervised.pid, what="the supervised writer to own the database")
@@ -287,6 +297,7 @@ def test_a_private_writer_gives_its_place_to_a_supervised_one(database: Database
 
 
 def test_a_forked_child_may_not_record_and_its_parent_goes_on(database: DatabasePaths, recorder: Recorder) -> None:
+    """R24."""
     recorder.record(fill(1))
     child = os.fork()
     if child == 0:
@@ -325,6 +336,7 @@ def test_a_process_pool_and_eight_threads_lose_and_double_nothing(database: Data
 def test_a_lock_does_not_live_on_in_a_forked_child(
     database: DatabasePaths, recorder: Recorder, open_recorder: OpenRecorder
 ) -> None:
+    """R24."""
     held_open, release = os.pipe()
     child = os.fork()
     if child == 0:
@@ -339,6 +351,7 @@ def test_a_lock_does_not_live_on_in_a_forked_child(
 
 
 def test_a_database_moved_under_the_writer_stops_the_acks(database: DatabasePaths, open_recorder: OpenRecorder) -> None:
+    """R12."""
     writer = start_writer(database)
     recorder = open_recorder(database, "maker", may_start_writer=False)
     recorder.record(fill(1))
@@ -356,6 +369,7 @@ def test_a_database_moved_under_the_writer_stops_the_acks(database: DatabasePath
 def test_a_missing_database_with_journals_left_is_not_made_anew(
     database: DatabasePaths, recorder: Recorder, open_recorder: OpenRecorder
 ) -> None:
+    """R13."""
     recorder.record(fill(1))
     recorder.flush(10)
     kill_writer(database)
@@ -373,6 +387,7 @@ def test_a_missing_database_with_journals_left_is_not_made_anew(
 def test_a_journal_of_another_database_is_reported_and_left_alone(
     database: DatabasePaths, recorder: Recorder, open_recorder: OpenRecorder
 ) -> None:
+    """R13."""
     recorder.record(fill(1))
     recorder.flush(10)
     other = DatabasePaths.of(database.database.with_name("other.db"))
@@ -395,6 +410,7 @@ def test_a_journal_of_another_database_is_reported_and_left_alone(
 def test_a_damaged_journal_is_committed_up_to_the_damage_and_set_aside(
     database: DatabasePaths, recorder: Recorder, damage: str, open_recorder: OpenRecorder
 ) -> None:
+    """R13."""
     kill_writer(database)
     recorder._link._may_start_writer = False
     for number in range(1, 101):

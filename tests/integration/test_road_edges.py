@@ -97,7 +97,7 @@ def test_a_lost_fill_is_heard_of_among_hundreds_of_dead_letters(database: Databa
 
 
 def test_a_run_that_has_to_wait_asks_four_times_a_second(database: DatabasePaths, recorder: Recorder) -> None:
-    """Not as fast as it is answered: for the whole time of a full disk both processes would do nothing else."""
+    """R18: not as fast as it is answered: for the whole time of a full disk both processes would do nothing else."""
     link = Link(database, "a-run-without-the-lock", "process", False, SYSTEM_CLOCK)
     asked: list[float] = []
     send = link._send
@@ -222,6 +222,7 @@ def test_a_run_whose_lock_file_was_deleted_is_still_stored(database: DatabasePat
 
 
 def test_a_stopped_writer_goes_on_where_it_stood_and_gets_no_rival(database: DatabasePaths, open_recorder: OpenRecorder) -> None:
+    """R15, R18."""
     recorder = open_recorder(database, "maker", journal_bytes=2 << 20)
     recorder.record(fill(1))
     recorder.flush(10)
@@ -261,6 +262,7 @@ def test_a_run_that_ends_without_close_is_stored_and_ends_cleanly(database: Data
 def test_neither_a_subprocess_nor_a_forked_child_keeps_the_lock(
     database: DatabasePaths, recorder: Recorder, open_recorder: OpenRecorder
 ) -> None:
+    """R10, R24."""
     sleeper = subprocess.Popen(["sleep", "60"], close_fds=False)
     recorder.close()
     recorder.close()
@@ -297,6 +299,7 @@ def test_a_path_that_sqlite_cannot_be_told_is_refused_at_once(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["bücher 取引 %41?x=1#y.db", "d" * 200 + "/" + "e" * 200 + "/trades.db", "link.db"])
 def test_any_path_of_a_local_file_can_be_recorded_to(tmp_path: Path, open_recorder: OpenRecorder, name: str) -> None:
+    """R16: the socket is addressed by its folder's descriptor."""
     paths = DatabasePaths.of(tmp_path / name)
     if name == "link.db":
         (tmp_path / name).symlink_to("real.db")

@@ -25,7 +25,7 @@ STRATEGY = f"""
         return ctx.feed.mid()
 
     def quote(ctx, fair):
-        return hz.quotes(fair, spread=0.02, size=1)
+        return hz.quotes(fair, spread=0.03, size=1)
 
     hz.run(
         name="maker",
@@ -63,7 +63,9 @@ def start(database: DatabasePaths) -> Iterator[Start]:
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
 
 
 def _fills(database: DatabasePaths) -> int:

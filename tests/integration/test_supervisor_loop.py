@@ -246,6 +246,12 @@ def test_the_duration_counts_from_the_readiness_of_the_writer(stage: Stage) -> N
     assert time.monotonic() - started > 0.3
 
 
+def test_a_writer_that_is_never_ready_does_not_keep_a_limited_run_alive(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "_WRITER_START_S", 1.0)
+    exit_code, _ = stage.run({"a": ("good", "")}, writer=("never_ready", ""), duration_s=0.3, stop_timeout_s=0.5)
+    assert exit_code != ExitCode.DONE
+
+
 def test_a_program_that_cannot_be_started_is_tried_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
     start = stage._start

@@ -54,6 +54,7 @@ def _read_all(path: Path) -> tuple[list[int], bool]:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_a_flipped_bit_costs_one_record_at_most(data: st.DataObject) -> None:
+    """R23."""
     with tempfile.TemporaryDirectory() as folder:
         path, head = _journal(folder)
         at = data.draw(st.integers(DATA_AT, DATA_AT + head - 1))
@@ -85,6 +86,7 @@ def test_a_truncated_file_keeps_everything_before_the_cut(cut: int) -> None:
 @settings(max_examples=40, deadline=None)
 @given(at=st.integers(0, 5000), junk=st.binary(min_size=1, max_size=300))
 def test_overwritten_bytes_never_become_records(at: int, junk: bytes) -> None:
+    """R23."""
     with tempfile.TemporaryDirectory() as folder:
         path, head = _journal(folder)
         with path.open("r+b") as file:

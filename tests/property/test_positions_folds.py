@@ -15,9 +15,8 @@ from horizon.records import FeeCurrency, Fill, OrderSide, PositionRow, Side
 
 # Numbers as venues write them, and any others that a float can hold.
 WRITTEN = st.decimals(min_value="0.00000001", max_value="1000000", places=8, allow_nan=False).map(float)
-NUMBERS = st.one_of(
-    WRITTEN, st.floats(min_value=1e-12, max_value=1e12, allow_nan=False, allow_infinity=False), st.sampled_from([0.1, 0.2, 0.3])
-)
+ANY = st.floats(min_value=1e-12, max_value=1e12, allow_nan=False, allow_infinity=False)
+NUMBERS = st.one_of(WRITTEN, ANY, st.sampled_from([0.1, 0.2, 0.3]))
 
 
 def _fills(*fee_currencies: FeeCurrency) -> st.SearchStrategy[list[Fill]]:
@@ -40,6 +39,7 @@ def _fills(*fee_currencies: FeeCurrency) -> st.SearchStrategy[list[Fill]]:
 
 @given(_fills(), st.lists(st.integers(min_value=0, max_value=40), max_size=5))
 def test_a_history_cut_into_snapshots_anywhere_gives_the_same_bits(fills: list[Fill], cuts: list[int]) -> None:
+    """R5."""
     whole = Book.restore((), fills)
     rows: tuple[PositionRow, ...] = ()
     for start, end in pairwise([0, *sorted(min(cut, len(fills)) for cut in cuts), len(fills)]):

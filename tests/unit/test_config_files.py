@@ -111,10 +111,14 @@ def test_a_file_of_a_windows_editor_is_read(tmp_path: Path) -> None:
         (strategy("intervall = 3"), "strategies.mm.intervall: unknown key; did you mean interval?"),
         (
             strategy("zzz = 3"),
-            "strategies.mm.zzz: unknown key; known here: file, name, interval, exchange, params, risk, feeds",
+            "strategies.mm.zzz: unknown key; known here: file, name, interval, exchange, params, risk, "
+            "orphans, intent, snapshot_every, feeds",
         ),
         ("[databse]", "databse: unknown key; did you mean database?"),
         ("[database]\ndurable = 1", "database.durable: unknown key; did you mean durability?"),
+        (strategy('orphans = "kill"'), 'strategies.mm.orphans: expected "warn" or "cancel" or "hold", got \'kill\''),
+        (strategy("intent = 1"), 'strategies.mm.intent: expected "journal" or "committed", got 1'),
+        (strategy("snapshot_every = 0"), "strategies.mm.snapshot_every: expected a whole number >= 1, got 0"),
         (strategy('interval = "x"'), "strategies.mm.interval: expected a number, got 'x'"),
         (strategy("interval = true"), "strategies.mm.interval: expected a number, got True"),
         (strategy("interval = 0"), "strategies.mm.interval: expected a number > 0.0, got 0"),

@@ -44,6 +44,7 @@ def test_parts_add_up_in_decimals_until_the_order_is_filled(watched: Watched) ->
 
 
 def test_a_fill_that_comes_again_is_counted_and_changes_nothing(watched: Watched) -> None:
+    """R1: compared by id before anything is recorded."""
     order_id = _buy(watched)
     fill = fill_of(order_id)
     assert _deliver(watched, fill, fill) == 1
@@ -68,12 +69,14 @@ def test_a_known_id_with_other_content_is_kept_as_a_conflict_and_not_applied(wat
 
 
 def test_fills_of_orders_of_others_are_counted_and_not_applied(watched: Watched) -> None:
+    """R4: what a venue tells of others is not this strategy's."""
     assert _deliver(watched, fill_of("of somebody else")) == 0
     assert watched.engine.positions() == []
     assert watched.count("horizon_fills_unattributed_total") == 1
 
 
 def test_the_callers_word_makes_a_fill_his(watched: Watched) -> None:
+    """R4: `process_fill` vouches for the fill."""
     fill = fill_of("placed by hand")
     assert watched.engine.process_fill(fill)
     assert not watched.engine.process_fill(fill)
@@ -98,6 +101,7 @@ def test_a_fill_after_the_cancel_changes_the_position_and_not_the_status(watched
 
 
 def test_a_fill_of_an_order_that_was_forgotten_is_still_taken_once(watched: Watched) -> None:
+    """R1: the order has left memory; the id of the fill is still known."""
     order_id = _buy(watched)
     watched.engine.cancel(order_id)
     watched.engine._desk.orders.evict(watched.clock.monotonic(), committed_seq=99)
@@ -139,6 +143,19 @@ def test_an_exception_between_record_and_apply_halts_the_run_for_good(watched: W
     watched.engine.close()
     assert watched.kinds() == kinds, "doubtful memory is never stored (R3)"
     assert watched.venue.asked_for("cancel") == [[order_id]], "the order is canceled at the venue all the same"
+
+
+def test_ctrl_c_between_record_and_apply_leaves_no_snapshot(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    order_id = _buy(watched)
+
+    def interrupt(fill: Fill) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watched.engine._desk.book, "apply", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        _deliver(watched, fill_of(order_id))
+    watched.engine.close()
+    assert "PositionSnapshot" not in watched.kinds()
 
 
 def test_recent_fills_are_the_last_thousand(watched: Watched) -> None:

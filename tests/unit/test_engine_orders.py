@@ -214,6 +214,7 @@ def test_what_strategies_get_is_a_copy(watched: Watched) -> None:
 
 
 def test_ended_orders_are_forgotten_once_they_are_old_and_acknowledged(watched: Watched) -> None:
+    """R1: an order leaves memory only when it has ended and all its records are acknowledged."""
     first = watched.engine.submit_order(_request())
     watched.engine.cancel(first)
     watched.clock.forward(301.0)
@@ -334,6 +335,16 @@ def test_nothing_can_be_ordered_after_the_end(watched: Watched) -> None:
     watched.engine.close()
     watched.engine.close()
     assert len(watched.records) == records
+
+
+def test_an_order_that_the_venue_did_not_cancel_stays_open_for_the_next_run(watched: Watched) -> None:
+    watched.engine.submit_order(_request())
+    watched.venue.answers["cancel"] = VenueError("timed out")
+    watched.engine.end_run()
+    assert watched.statuses() == ["new", "accepted", "accepted"]
+    records = len(watched.records)
+    assert watched.engine.cancel_all() == 0
+    assert len(watched.records) == records, "nothing is recorded behind the end"
 
 
 def test_with_closes_the_engine_and_says_what_ended_it() -> None:

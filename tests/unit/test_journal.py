@@ -36,6 +36,7 @@ def test_the_header_says_whose_journal_it_is(path: Path) -> None:
 
 
 def test_the_file_is_readable_by_its_owner_only_and_has_no_holes(path: Path) -> None:
+    """R22: a hole would be a SIGBUS on a full disk."""
     Journal(path, ABOUT, CAPACITY)
     status = path.stat()
     assert status.st_mode & 0o777 == 0o600
@@ -63,6 +64,7 @@ def test_the_ring_is_used_again_and_again_without_losing_order(path: Path) -> No
 
 
 def test_a_full_journal_refuses_and_keeps_what_it_has(path: Path) -> None:
+    """R22."""
     journal = Journal(path, ABOUT, CAPACITY)
     while journal.head - journal.tail < CAPACITY - 400:
         journal.append(fill(1))
@@ -75,6 +77,7 @@ def test_a_full_journal_refuses_and_keeps_what_it_has(path: Path) -> None:
 
 
 def test_new_orders_are_refused_before_the_reserve_is_touched(path: Path) -> None:
+    """R22."""
     journal = Journal(path, ABOUT, CAPACITY)
     number = 0
     while journal.has_room_for_orders():
@@ -93,6 +96,7 @@ def test_trimming_says_when_the_newest_forgotten_record_was_recorded(path: Path)
 
 
 def test_a_dead_runs_journal_is_read_past_its_head(path: Path) -> None:
+    """R23."""
     journal = Journal(path, ABOUT, CAPACITY)
     journal.append(fill(1))
     head_before = journal.head
@@ -105,6 +109,7 @@ def test_a_dead_runs_journal_is_read_past_its_head(path: Path) -> None:
 
 
 def test_bytes_of_an_older_lap_are_not_taken_for_new_frames(path: Path) -> None:
+    """R23."""
     journal = Journal(path, ABOUT, CAPACITY)
     while journal.head < CAPACITY + CAPACITY // 2:
         journal.trim(journal.append(fill(1)))

@@ -111,7 +111,7 @@ def test_damage_before_what_is_missing_costs_nothing(journal: Journal, store: St
 
 
 def test_a_gap_at_the_cursor_outlives_a_failed_commit(journal: Journal, store: Store) -> None:
-    """The journal is older than the database says: all of it is trimmed, so nothing in it would bring the gap back."""
+    """R13, R19: the journal is older than the database says: all of it is trimmed, so nothing in it would bring the gap back."""
     record(journal, 1, 10)
     journal.trim(10)
     commit(store, 1, 4)
@@ -148,6 +148,7 @@ def test_what_a_live_run_records_during_the_search_is_not_taken_for_a_gap(
 def test_a_journal_without_its_lock_file_is_taken_for_a_living_one(
     database: DatabasePaths, journal: Journal, store: Store
 ) -> None:
+    """R10."""
     record(journal, 1, 3)
     database.strategy_lock("maker").unlink()
     run = open_run(journal.path, store)

@@ -30,6 +30,7 @@ def test_a_second_taker_is_refused_at_once_and_told_by_whom(tmp_path: Path) -> N
 
 
 def test_a_killed_holder_leaves_a_free_lock(tmp_path: Path) -> None:
+    """R10: the kernel says that the old incarnation is dead."""
     path = tmp_path / "lock"
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout is not None
@@ -41,6 +42,7 @@ def test_a_killed_holder_leaves_a_free_lock(tmp_path: Path) -> None:
 
 
 def test_a_lock_file_is_never_deleted(tmp_path: Path) -> None:
+    """R12."""
     lock = FileLock(tmp_path / "lock")
     lock.take()
     lock.release()

@@ -53,6 +53,10 @@ def _job(assigned: Assignment | None = None, **arguments: Any) -> Job:
         ({"feeds": {"f": "binance"}}, "feed 'f' must be an object"),
         ({"feeds": {"f": hz.Simulated}}, "feed 'f' must be an object"),
         ({"risk": 5}, "risk must be a hz.Risk"),
+        ({"orphans": "kill"}, 'orphans must be "warn" or "cancel" or "hold", got \'kill\''),
+        ({"intent": "sure"}, 'intent must be "journal" or "committed", got \'sure\''),
+        ({"snapshot_every": 0}, "snapshot_every must be a whole number of cycles from 1 on, got 0"),
+        ({"snapshot_every": 2.5}, "snapshot_every"),
     ],
 )
 def test_a_wrong_argument_is_refused_with_its_name(arguments: dict[str, Any], sentence: str) -> None:
@@ -62,7 +66,7 @@ def test_a_wrong_argument_is_refused_with_its_name(arguments: dict[str, Any], se
 
 @pytest.mark.parametrize("argument", ["events", "dashboard", "netting_pairs", "compliance"])
 def test_what_is_not_there_says_so(argument: str) -> None:
-    with pytest.raises(NotThereYet, match=rf"hz\.run\({argument}=\.\.\.\) is not there yet"):
+    with pytest.raises(NotThereYet, match=rf"hz\.run\({argument}=\.\.\.\): Horizon does not have"):
         hz.run("s", markets=["m"], pipeline=[lambda ctx: None], **{argument: True})  # type: ignore[arg-type]
 
 
@@ -127,6 +131,17 @@ def test_the_table_decides_and_the_file_fills_what_it_leaves_out() -> None:
     assert job.risk == RiskConfig(max_position_per_market=7.0, max_order_size=3.0, price_max=2.0)
 
 
+def test_recovery_and_intent_come_from_the_table_else_from_the_file() -> None:
+    def chosen(job: Job) -> tuple[str, str, int]:
+        return job.orphans, job.intent, job.snapshot_every
+
+    assert chosen(_job()) == ("warn", "journal", 50)
+    assert chosen(_job(orphans="hold", intent="committed", snapshot_every=7)) == ("hold", "committed", 7)
+    table = Assignment(orphans="cancel", intent="journal", snapshot_every=9)
+    assert chosen(_job(table, orphans="hold", intent="committed", snapshot_every=7)) == ("cancel", "journal", 9)
+    assert json.loads(config_of(_job(orphans="hold")))["orphans"] == "hold"
+
+
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [({"max_positon": 5}, "unknown max_positon; known: max_position_per_market"), ({"max_order_size": "big"}, "max_order_size")],
@@ -148,3 +163,10 @@ def test_what_a_run_was_started_with_is_stored_without_secrets() -> None:
     assert (stored["markets"], stored["feeds"], stored["mode"], stored["interval"]) == (["m"], {"m": "Simulated"}, "paper", 0.5)
     assert stored["risk"]["max_order_size"] == 50.0
     assert stored["params"]["model"] == "object"
+
+
+def test_a_configuration_that_is_too_long_is_still_json() -> None:
+    job = _job(markets=[f"market-{number}" for number in range(1000)], params={"names": ["x" * 100] * 100, "spread": 0.1})
+    stored = json.loads(config_of(job))
+    assert stored["markets"] == stored["params"] == "too long to be kept"
+    assert stored["risk"]["max_order_size"] == 50.0

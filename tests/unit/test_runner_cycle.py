@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engines import LOOSE, fill_of
 from scripted_venue import ScriptedVenue
 
 import horizon as hz
 from horizon import channel, runner
 from horizon.channel import Channel, Heartbeat, Ready, Stop
-from horizon.errors import ConfigError, Halt, VenueError
+from horizon.errors import ConfigError, ExitCode, Halt, VenueError
 from horizon.feeds.base import FeedData
 from horizon.records import Market, OrderStatus, Quote, Side
 
@@ -207,18 +208,39 @@ def test_limits_per_second_are_meant_in_the_replays_time() -> None:
     assert placed[-1] == 2 * 999
 
 
-def test_an_event_that_cannot_be_read_ends_the_run_cleanly_with_that_error() -> None:
+def test_an_event_that_cannot_be_read_ends_the_run_cleanly_with_exit_code_2(caplog: pytest.LogCaptureFixture) -> None:
     engines: list[hz.Engine] = []
 
     def quote(ctx: hz.Context) -> Quote:
         engines.append(ctx.params["engine"])
         return Quote(0.4, 0.6)
 
-    with pytest.raises(ConfigError, match="line 3"):
+    with pytest.raises(SystemExit) as leaving:
         _run([quote], 0.5, ConfigError("ticks.csv, line 3: no number"))
+    assert leaving.value.code == ExitCode.USAGE
+    assert "ticks.csv, line 3: no number" in caplog.text
     assert len(engines) == 1
     assert engines[0].open_orders() == []
     assert not engines[0].status().running
+
+
+def test_whoever_runs_the_file_gets_that_error_as_it_is() -> None:
+    runner.assignment = runner.Assignment(name="s")
+    with pytest.raises(ConfigError, match="line 3"):
+        _run([lambda ctx: None], 0.5, ConfigError("ticks.csv, line 3: no number"))
+
+
+def test_a_silent_replay_grows_old_by_the_newest_time_of_the_others() -> None:
+    ages: list[tuple[float | None, float | None]] = []
+    stale: list[bool] = []
+
+    def quote(ctx: hz.Context) -> None:
+        ages.append((ctx.feeds["m"].age_s, ctx.feeds["n"].age_s))
+        stale.append(ctx.feed.is_stale(max_age_secs=2.0))
+
+    _run([quote], feeds={"m": Ticks(0.5, first_time=1.0), "n": Ticks(0.1, 0.1, 0.1, first_time=2.0)})
+    assert ages == [(0.0, 1.0), (1.0, 0.0), (2.0, 0.0), (3.0, 0.0)]
+    assert stale == [False, False, False, True]
 
 
 def test_a_live_market_whose_feed_is_stale_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
@@ -228,6 +250,50 @@ def test_a_live_market_whose_feed_is_stale_is_left_alone(caplog: pytest.LogCaptu
     _run([lambda ctx: asked.append(ctx.market_id)], feeds={"m": feed}, exchange=ScriptedVenue(), mode="live")
     assert asked == []
     assert "stale" in caplog.text
+
+
+def _recording(count: int, **arguments: Any) -> hz.Playback:
+    rows = [{"order": f"o{number}", "market": "m", "side": "buy", "price": "0.5", "size": "1"} for number in range(count)]
+    columns = {"order_id": "order", "market_id": "market", "order_side": "side", "price": "price", "size": "size"}
+    return hz.Playback(rows, columns, {"side": Side.Yes}, **arguments)
+
+
+def test_a_run_ends_when_its_recording_is_played_and_every_fill_was_taken(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    engines: list[hz.Engine] = []
+    _run([lambda ctx: engines.append(ctx.params["engine"])], feeds={}, exchange=_recording(5, rows_per_poll=2), interval=0.001)
+    assert len(engines) == 3
+    assert engines[0].fills_applied == 5
+    assert "s ends: the recording is played" in caplog.text
+
+
+def test_a_recording_that_is_longer_than_the_replay_beside_it_is_played_to_its_end() -> None:
+    engines: list[hz.Engine] = []
+    venue = _recording(5, rows_per_poll=1)
+    _run([lambda ctx: engines.append(ctx.params["engine"])], 0.5, 0.5, exchange=venue, interval=0.001)
+    assert engines[0].fills_applied == 5
+
+
+def test_a_replay_that_is_longer_than_the_recording_beside_it_is_played_to_its_end() -> None:
+    prices: list[float] = []
+    _run([lambda ctx: prices.append(ctx.feed.price)], 0.4, 0.5, 0.6, exchange=_recording(1))
+    assert prices[:3] == [0.4, 0.5, 0.6]
+
+
+def test_a_snapshot_is_taken_every_so_many_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    cycles: list[int] = []
+    monkeypatch.setattr(hz.Engine, "snapshot_positions", lambda self: taken.append(len(cycles)))
+
+    def quote(ctx: hz.Context) -> None:
+        cycles.append(1)
+
+    _run([quote], feeds={}, exchange=_recording(120, rows_per_poll=1), interval=1e-6)
+    assert taken == [50, 100]
+    runner.has_run = False
+    taken.clear(), cycles.clear()
+    _run([quote], feeds={}, exchange=_recording(30, rows_per_poll=1), interval=1e-6, snapshot_every=10)
+    assert taken == [10, 20, 30]
 
 
 def test_a_venue_that_is_away_does_not_end_the_run(caplog: pytest.LogCaptureFixture) -> None:
@@ -293,6 +359,29 @@ def test_a_run_whose_supervisor_is_gone_cancels_and_leaves(supervisor: Channel) 
     _run([quote], feeds={"m": hz.Simulated("probability", seed=1)}, interval=60.0)
     assert len(engines) == 1, "it did not sleep for a minute first"
     assert engines[0].open_orders() == []
+
+
+def test_what_the_supervisor_hears_last_before_the_drain_is_how_the_run_ended(supervisor: Channel) -> None:
+    venue = ScriptedVenue()
+    messages: list[object] = []
+
+    def quote(ctx: hz.Context) -> Quote:
+        messages.extend(supervisor.receive())
+        if len(messages) >= 2:
+            late = ctx.params["engine"].open_orders()[0]
+            venue.events = [fill_of(late.id, size=1.0)] if late.status is OrderStatus.Accepted else []
+            supervisor.send(Stop(deadline_s=5.0))
+        return Quote(0.4, 0.6)
+
+    feeds = {"m": hz.Simulated("probability", seed=1)}
+    _run([quote], feeds=feeds, interval=0.01, exchange=venue, mode="live", risk=LOOSE)
+    messages.extend(supervisor.receive())
+    *_, beat, draining = messages
+    assert isinstance(beat, Heartbeat)
+    assert type(draining).__name__ == "Draining"
+    assert beat.fills == 1, "the fill that came while the orders were canceled is in it"
+    assert beat.open_orders == 0
+    assert beat.cycles >= 1
 
 
 class Watcher:

@@ -99,6 +99,7 @@ def test_a_risk_event_is_a_row(store: Store, paths: DatabasePaths) -> None:
 
 def test_a_run_has_its_start_and_its_end_in_one_row(store: Store, paths: DatabasePaths) -> None:
     run = Run()
+    store.append(Run("run-0").entries(*(fill(f"f-{number}") for number in range(7))))
     store.append([run.start(recovered_commit_no=7)])
     columns = (
         "strategy_name, exchange, started_at, ended_at, config, strategy, seq, ended_seq, pid, status, end_reason, "
@@ -112,6 +113,13 @@ def test_a_run_has_its_start_and_its_end_in_one_row(store: Store, paths: Databas
     assert rows(paths.database, f"SELECT {columns} FROM strategy_runs") == [
         (*started, 2000.0, "{}", "maker", 1, 2, 4711, "ended", "stopped", 7)
     ]
+
+
+def test_a_run_cannot_have_recovered_a_later_place_than_there_is(store: Store, paths: DatabasePaths) -> None:
+    """A backup was restored under its journal: what it knew is missing, so it knows no more than the database (R2)."""
+    store.append(Run("run-0").entries(fill("f-1"), fill("f-2")))
+    store.append([Run().start(recovered_commit_no=99)])
+    assert rows(paths.database, "SELECT recovered_commit_no FROM strategy_runs") == [(2,)]
 
 
 def test_an_outcome_says_how_far_each_run_is_and_counts_every_kind(store: Store) -> None:
@@ -174,6 +182,7 @@ def test_the_cursor_survives_a_restart_of_the_writer(store: Store, paths: Databa
 
 
 def test_fills_are_numbered_in_the_order_they_are_committed_over_all_runs(store: Store, paths: DatabasePaths) -> None:
+    """R7."""
     first, second = Run("run-1"), Run("run-2", "taker")
     store.append([first.entry(fill("a")), second.entry(fill("b")), first.entry(fill("c"))])
     store.append([second.entry(fill("d"))])
@@ -183,6 +192,7 @@ def test_fills_are_numbered_in_the_order_they_are_committed_over_all_runs(store:
 
 
 def test_a_number_in_the_commit_order_is_never_given_twice(store: Store, paths: DatabasePaths) -> None:
+    """R7."""
     run = Run()
     store.append(run.entries(fill("a"), fill("b")))
     store._connection.execute("DELETE FROM fills")  # as retention will
@@ -197,7 +207,8 @@ def test_bytes_that_are_no_record_become_a_dead_letter(store: Store, paths: Data
     run = Run()
     outcome = store.append([run.entry(fill("f-1")), run.entry(None, "the tag 'x' is not known"), run.entry(fill("f-2"))])
     assert (outcome.committed, outcome.dead_letters) == ({"run-1": 3}, {"run-1": [2]})
-    assert rows(paths.dead_letters, "SELECT * FROM dead_letters") == [
+    columns = "run_id, seq, strategy, kind, reason, payload, fill_id, captured_at"
+    assert rows(paths.dead_letters, f"SELECT {columns} FROM dead_letters") == [
         ("run-1", 2, "maker", "undecodable", "the tag 'x' is not known", b"\xc1garbage", None, 5000.0)
     ]
     assert store.dead_letters("run-1") == [2]
@@ -206,6 +217,7 @@ def test_bytes_that_are_no_record_become_a_dead_letter(store: Store, paths: Data
 def test_a_value_that_the_schema_refuses_becomes_a_dead_letter_and_its_neighbours_rows(
     store: Store, paths: DatabasePaths
 ) -> None:
+    """R19: the batch is repeated record by record."""
     run = Run()
     bad = order_event("o-2", recorded_at=math.nan)
     outcome = store.append(run.entries(order_event("o-1"), fill("f-1"), bad, fill("f-2"), order_event("o-3")))
@@ -351,6 +363,7 @@ def test_an_order_is_open_from_new_until_a_terminal_status(store: Store, paths: 
 
 @pytest.mark.parametrize("end", [OrderStatus.Filled, OrderStatus.Canceled, OrderStatus.Rejected])
 def test_a_terminal_status_is_final(end: OrderStatus, store: Store, paths: DatabasePaths) -> None:
+    """R8."""
     run = Run()
     events = [order_event("o-1"), order_event("o-1", end), order_event("o-1", OrderStatus.Accepted)]
     store.append(run.entries(*events))
@@ -370,10 +383,13 @@ def test_a_later_run_changes_an_order_of_an_earlier_one(store: Store, paths: Dat
 
 
 def test_a_gap_is_written_down_and_passed(store: Store, paths: DatabasePaths) -> None:
+    """R13: the gap and the cursor are one transaction."""
     run = Run()
     store.append(run.entries(fill("f-1")))
     store.record_gap("run-1", "maker", 2, 4, "the journal is damaged at byte 96")
-    assert rows(paths.database, "SELECT * FROM run_gaps") == [("run-1", 2, 4, "the journal is damaged at byte 96", 5000.0)]
+    assert rows(paths.database, "SELECT * FROM run_gaps") == [
+        ("run-1", 2, 4, "the journal is damaged at byte 96", 5000.0, None, None)
+    ]
     run.seq = 4
     assert store.append(run.entries(fill("f-2"))).committed == {"run-1": 5}
     assert fate_of_every_seq(paths, "run-1") == {1: ["fill"], 2: ["gap"], 3: ["gap"], 4: ["gap"], 5: ["fill"]}

@@ -100,6 +100,7 @@ def test_a_locked_database_is_waited_for(store: Store, paths: DatabasePaths) -> 
 
 
 def test_an_io_error_at_the_commit_leaves_nothing_and_a_reopened_store_goes_on(store: Store, paths: DatabasePaths) -> None:
+    """R19, R21."""
     entries = Run().entries(fill("f-1"), order_event("o-1"))
     fail_the_commit(store, apsw.IOError("disk I/O error"))
     with pytest.raises(StoreStalled, match="disk I/O error"):
@@ -121,6 +122,7 @@ def test_a_table_that_is_missing_is_for_a_person(store: Store) -> None:
 
 
 def test_a_dead_letter_is_committed_before_its_seq_is_passed(store: Store, paths: DatabasePaths) -> None:
+    """R27."""
     seen: list[object] = []
 
     def at_commit() -> bool:
@@ -133,7 +135,7 @@ def test_a_dead_letter_is_committed_before_its_seq_is_passed(store: Store, paths
 
 
 def test_a_dead_letter_of_a_transaction_that_was_cut_off_stays_one(store: Store, paths: DatabasePaths) -> None:
-    """The order of two runs in a batch may change when it is repeated: neither record may become two things."""
+    """R27: the order of two runs in a batch may change when it is repeated: neither record may become two things."""
     first, second = Run("run-1", "maker"), Run("run-2", "taker")
     one, other = first.entry(fill("f-1")), second.entry(fill("f-1"))
     fail_the_commit(store, apsw.IOError("disk I/O error"))
@@ -149,6 +151,7 @@ def test_a_dead_letter_of_a_transaction_that_was_cut_off_stays_one(store: Store,
 
 
 def test_a_dead_letter_of_a_writer_that_was_killed_stays_one(store: Store, paths: DatabasePaths) -> None:
+    """R27: captured, and killed before the commit that passes its seq."""
     first, second = Run("run-1", "maker"), Run("run-2", "taker")
     one, other = first.entry(fill("f-1")), second.entry(fill("f-1"))
     fail_the_commit(store, apsw.IOError("killed here"))
@@ -184,6 +187,7 @@ def test_the_identity_holds_while_the_files_are_the_same(store: Store) -> None:
 
 @pytest.mark.parametrize("suffix", ["", "-wal"])
 def test_a_file_that_was_moved_away_breaks_the_identity(suffix: str, store: Store, paths: DatabasePaths) -> None:
+    """R12."""
     file = paths.database.with_name(paths.database.name + suffix)
     aside = file.with_name("aside")
     file.rename(aside)
@@ -224,6 +228,8 @@ def test_the_database_id_is_kept_and_every_database_has_its_own(store: Store, tm
 
 
 def test_durability_is_raised_for_both_databases_and_never_lowered(store: Store) -> None:
+    """R26."""
+
     def synchronous() -> list[object]:
         return [connection.pragma("synchronous") for connection in (store._connection, store._dead_letters._connection)]
 
@@ -245,6 +251,7 @@ def test_a_checkpoint_moves_what_is_committed_out_of_the_wal(store: Store, paths
 
 
 def test_a_reader_neither_blocks_the_writer_nor_sees_half_a_batch(store: Store, paths: DatabasePaths) -> None:
+    """R28."""
     run = Run()
     store.append(run.entries(fill("f-1")))
     reader = apsw.Connection(str(paths.database), flags=apsw.SQLITE_OPEN_READONLY)

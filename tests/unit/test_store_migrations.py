@@ -13,7 +13,9 @@ from horizon.records import OrderStatus
 from horizon.store import migrate
 from horizon.store.append import Store
 from horizon.store.connection import open_reader, open_writer
-from horizon.store.sql import MIGRATIONS, Migration
+from horizon.store.recovery import recover
+from horizon.store.sql import DEAD_LETTERS_STEPS, MIGRATIONS, Migration
+from horizon.wire import Command
 
 ORIGINAL = """
 INSERT INTO strategy_runs VALUES ('run-a', 'old', 'paper', 100.0, 200.0, NULL), ('run-b', 'my_strategy', 'paper', 300.0, NULL, '{}');
@@ -27,6 +29,22 @@ INSERT INTO order_events VALUES
     (4, 'o-2', 'btc', 'long', 'sell', 110.0, 2.0, 0.5, 1.5, 'limit', 'gtc', 'partially_filled', NULL, 'paper', 315.0, 320.0);
 INSERT INTO position_snapshots VALUES (1, 315.0, 'btc', 'long', 1.0, 100.0, 0.0, 5.0, NULL, 'paper');
 INSERT INTO risk_events VALUES (1, 'violation', 'too large', 330.0);
+"""
+
+# In the columns of version 1.
+VERSION_1 = """
+INSERT INTO strategy_runs VALUES ('run-1', 'maker', 'paper', 1.0, NULL, '{}', 'maker', 1, NULL, 4711, 'died', 'died', 0);
+INSERT INTO fills VALUES
+    ('f-1', 'o-1', 'btc', 'long', 'buy', 100.0, 1.0, 0.1, 1.0, NULL, 'paper', 1.0, 'maker', 'run-1', 3, 1, 0, 1.0, 'quote');
+INSERT INTO order_events VALUES (
+    1, 'o-1', 'btc', 'long', 'buy', 100.0, 2.0, 0.0, 2.0, 'limit', 'gtc', 'new', NULL, 'paper', 1.0, 1.0, 'maker', 'run-1', 2);
+INSERT INTO open_orders VALUES (
+    'o-1', 'btc', 'long', 'buy', 100.0, 2.0, 0.0, 2.0, 'limit', 'gtc', 'new', NULL, 'paper', 1.0, 1.0, 'maker', 'run-1', 2, 0);
+INSERT INTO run_cursors (run_id, strategy, committed_seq, last_commit_no, fills, order_events, orders, dead_letters)
+    VALUES ('run-1', 'maker', 6, 1, 1, 1, 1, 1);
+INSERT INTO run_gaps VALUES ('run-1', 5, 6, 'damaged', 2.0);
+INSERT INTO newest_snapshots VALUES ('maker', 'run-0', 9, 0, 0.5, NULL, NULL);
+UPDATE horizon_meta SET value = 1 WHERE key = 'commit_no';
 """
 
 
@@ -132,6 +150,68 @@ def test_the_copy_has_what_still_lies_in_the_wal(path: Path) -> None:
     assert len(rows(backup, "SELECT * FROM fills")) == 2
 
 
+@pytest.fixture
+def version_1(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A database as the first version of Horizon left it: a run with a fill, an order, a snapshot, a gap and a dead letter."""
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "MIGRATIONS", MIGRATIONS[:1])
+        patch.setattr(migrate, "NEWEST_VERSION", 1)
+        connection = open_writer(path, "process")
+    connection.execute(VERSION_1)
+    connection.close()
+    paths = DatabasePaths.of(path)
+    paths.folder.mkdir()
+    letters = apsw.Connection(str(paths.dead_letters))
+    letters.execute(DEAD_LETTERS_STEPS[0])
+    letters.execute("INSERT INTO dead_letters VALUES ('run-1', 4, 'maker', 'conflict', 'other price', x'00', 'f-1', 2.0)")
+    letters.pragma("user_version", 1)
+    letters.close()
+    return path
+
+
+def test_a_database_of_version_1_is_upgraded_in_place_with_a_copy(version_1: Path) -> None:
+    before = {
+        table: rows(version_1, f"SELECT * FROM {table}") for table in ("fills", "order_events", "run_cursors", "open_orders")
+    }
+    store = Store(DatabasePaths.of(version_1), clock=FixedClock(1_700_000_000.0))
+    store.close()
+    assert {table: rows(version_1, f"SELECT * FROM {table}") for table in before} == before
+    assert rows(version_1, "PRAGMA user_version") == [(len(MIGRATIONS),)]
+    assert rows(version_1, "SELECT version FROM schema_migrations") == [(n,) for n in range(1, len(MIGRATIONS) + 1)]
+    backup = version_1.with_name("my_strategy.db.before-upgrade-20231114T221320Z")
+    assert rows(backup, "PRAGMA user_version") == [(1,)]
+    assert rows(backup, "SELECT * FROM fills") == before["fills"]
+
+
+def test_a_database_of_version_1_has_the_shape_of_a_fresh_one_after_its_upgrade(version_1: Path, tmp_path: Path) -> None:
+    open_writer(version_1, "process").close()
+    open_writer(tmp_path / "new.db", "process").close()
+    assert shape(version_1) == shape(tmp_path / "new.db")
+
+
+def test_what_version_1_left_is_recovered_and_its_gap_waits_for_a_person(version_1: Path) -> None:
+    store = Store(DatabasePaths.of(version_1))
+    reader = open_reader(version_1)
+    state = recover(reader, "maker")
+    reader.close()
+    store.close()
+    assert [fill.fill_id for fill in state.fills] == ["f-1"]
+    assert [order.event.order_id for order in state.open_orders] == ["o-1"]
+    assert [(gap.from_seq, gap.to_seq) for gap in state.gaps] == [(5, 6)]
+    assert state.hold is not None
+    assert (state.kill_switch, state.high_water_mark, state.daily_baseline) == (None, None, None)
+
+
+def test_dead_letters_of_version_1_are_kept_and_can_be_decided(version_1: Path) -> None:
+    paths = DatabasePaths.of(version_1)
+    store = Store(paths)
+    store.operate("id-1", Command("dismiss", "maker", "alice", "seen", {"run_id": "run-1", "seq": "4"}), {})
+    store.close()
+    assert rows(paths.dead_letters, "SELECT seq, payload, dismissed_by, replayed_at FROM dead_letters") == [
+        (4, b"\x00", "alice", None)
+    ]
+
+
 def test_a_fresh_database_and_one_of_this_version_need_no_copy(path: Path) -> None:
     open_writer(path, "process").close()
     open_writer(path, "process").close()
@@ -195,6 +275,7 @@ def test_the_pragmas_are_those_of_the_page(durability: str, synchronous: int, pa
 
 
 def test_fills_get_their_row_numbers_back_after_a_dump_and_restore(tmp_path: Path) -> None:
+    """R7."""
     paths = DatabasePaths.of(tmp_path / "x.db")
     store = Store(paths)
     first, second = Run("run-1"), Run("run-2", "other")

@@ -38,6 +38,7 @@ def count(paths: DatabasePaths) -> int:
 
 
 def test_a_row_carries_the_exact_state_and_the_rounded_view_of_the_page(store: Store, paths: DatabasePaths) -> None:
+    """R5: the whole state of the fold as decimal text."""
     fills = [
         fill("f-1", price=0.1, size=1.0, fee=0.1),
         fill("f-2", price=0.2, size=2.0, fee=0.2),
@@ -69,6 +70,7 @@ def test_a_snapshot_includes_the_fills_before_it_and_not_those_behind_it_in_one_
 
 
 def test_a_snapshot_equal_to_the_last_one_stores_no_rows_and_moves_its_place(store: Store, paths: DatabasePaths) -> None:
+    """R6."""
     run, other = Run("run-1", "maker"), Run("run-2", "taker")
     store.append(run.entries(BUY, snapshot([BUY])))
     store.append(other.entries(fill("x")))
@@ -86,6 +88,7 @@ def test_a_flat_position_is_the_same_at_every_mark_and_an_open_one_is_not(store:
 
 
 def test_a_flat_market_keeps_its_row(store: Store, paths: DatabasePaths) -> None:
+    """R5."""
     store.append(Run().entries(BUY, SELL, snapshot([BUY, SELL])))
     assert rows(paths.database, "SELECT size, avg_entry_price, exact_realized_pnl FROM position_snapshots") == [
         (0.0, 0.0, "0.60")
@@ -101,6 +104,7 @@ def test_a_snapshot_without_positions_has_a_place_and_no_rows(store: Store, path
 
 
 def test_the_batch_rises_strictly_whatever_the_clocks_say(store: Store, paths: DatabasePaths) -> None:
+    """R5."""
     run, other = Run("run-1", "maker"), Run("run-2", "taker")
     store.append([run.entry(BUY), run.entry(snapshot([BUY], 1000.0)), other.entry(fill("x"))])
     store.append([other.entry(snapshot([fill("x")], 500.0)), run.entry(SELL), run.entry(snapshot([BUY, SELL], 1e300))])

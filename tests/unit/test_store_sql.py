@@ -40,7 +40,7 @@ def test_every_query_is_understood_by_the_database_it_is_for(name: str, tmp_path
     Store(paths).close()
     sql = QUERIES[name]
     connection = open_reader(paths.database)
-    if name in ("insert_dead_letter", "dead_letter_seqs"):
+    if name in ("insert_dead_letter", "dead_letter_seqs", "dead_letter", "mark_replayed", "mark_dismissed"):
         connection.execute("ATTACH ? AS letters", (str(paths.dead_letters),))
     assert list(connection.execute(f"EXPLAIN {sql}", _something_for_every_parameter(sql)))
     connection.close()

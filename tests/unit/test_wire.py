@@ -55,7 +55,12 @@ def test_a_record_larger_than_a_frame_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [wire.Hello(1, "maker", "run", 3), wire.Ship(5, b"abc"), wire.GiveUp("pid 4")],
+    [
+        wire.Hello(1, "maker", "run", 3),
+        wire.Ship(5, b"abc"),
+        wire.GiveUp("pid 4"),
+        wire.Command("trip", "maker", "alice", "why", {"seq": "1"}),
+    ],
     ids=lambda message: type(message).__name__,
 )
 def test_what_a_run_says_is_understood(message: wire.FromRun) -> None:
@@ -64,7 +69,15 @@ def test_what_a_run_says_is_understood(message: wire.FromRun) -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [wire.Welcome(1, "id", 3), wire.Refused("no"), wire.Wait("disk full"), wire.Ack(7, (3, 4), True)],
+    [
+        wire.Welcome(1, "id", 3),
+        wire.Refused("no"),
+        wire.Wait("disk full"),
+        wire.Ack(7, (3, 4), True),
+        wire.Control("loss", "gap", 1.0),
+        wire.Done("done"),
+        wire.NotDone("no"),
+    ],
     ids=lambda message: type(message).__name__,
 )
 def test_what_the_writer_says_is_understood(message: wire.FromWriter) -> None:
