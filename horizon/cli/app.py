@@ -20,6 +20,12 @@ _COMMANDS = {
     "positions": "horizon.cli.show:positions",
     "orders": "horizon.cli.show:orders",
     "runs": "horizon.cli.show:runs",
+    "chaos": "horizon.cli.chaos:chaos",
+    "db": "horizon.cli.db:db",
+    "journal": "horizon.cli.journal:journal",
+    "dlq": "horizon.cli.dlq:dlq",
+    "kill-switch": "horizon.cli.kill_switch:kill_switch",
+    "orphans": "horizon.cli.orphans:orphans",
     "version": "horizon.cli.app:version",
     "help": "horizon.cli.app:help_",
 }
