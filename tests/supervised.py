@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,7 +33,9 @@ hz.run("trader", markets=[MARKET], feeds={"price": hz.Simulated(seed=1, interval
 class Up:
     """A running `horizon up`."""
 
-    def __init__(self, folder: Path, *arguments: str, stderr: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, stderr: int | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self.paths = DatabasePaths.of(folder / "horizon.db")
         number = len(list(folder.glob("out*.txt")))
@@ -44,6 +47,7 @@ class Up:
                 stdout=out,
                 stderr=err if stderr is None else stderr,
                 start_new_session=True,
+                env={**os.environ, **(environment or {})},
             )
 
     def log(self) -> str:
