@@ -12,13 +12,16 @@ FOLDERS := $(filter-out %/__pycache__/,$(wildcard tests/*/))
 TESTS := $(filter $(FOLDERS),$(FAST)) $(filter-out $(FAST),$(FOLDERS))
 PYTEST := .venv/bin/python -m pytest -q -n $(CORES) --maxschedchunk 2
 
-.PHONY: help run test check format bench bench-smoke test-lowest test-beside-supervisord
+.PHONY: help run test test-root test-power chaos check format bench bench-smoke test-lowest test-beside-supervisord
 
 help:
 	@echo 'make run      install into .venv, then run three example strategies on one database for 30 seconds'
 	@echo 'make test     install with the test tools, then run the whole test suite'
+	@echo 'make test-root   what needs root and a C compiler: disks that fill up, system calls that fail'
+	@echo 'make test-power  pull the plug of an emulated machine (root; minutes)'
 	@echo 'make check    format, lint, types, unit and property tests: what to run before every commit'
 	@echo 'make format   let the formatter and the linter repair what they can'
+	@echo 'make chaos    kill everything 200 times and count what was lost (minutes)'
 	@echo 'make bench    measure this machine into bench/results/ (minutes)'
 
 run:
@@ -30,6 +33,16 @@ run:
 test:
 	@sh .ci/environment "$(PYTHON)" .venv dev
 	@$(PYTEST) $(TESTS)
+
+test-root:
+	@test "$$(id -u)" = 0 || { echo 'horizon: make test-root mounts small disks, which only root may do' >&2; exit 2; }
+	@sh .ci/environment "$(PYTHON)" .venv dev
+	@$(PYTEST) -m 'root or compiler' tests
+
+# One machine for all of its tests, so one process. The guest's tree is kept in build/power, or in $SCRATCH/horizon-power.
+test-power:
+	@sh .ci/environment "$(PYTHON)" .venv dev
+	@.venv/bin/python -m pytest -q -m slow tests/power
 
 check:
 	@sh .ci/environment "$(PYTHON)" .venv dev
@@ -47,6 +60,12 @@ bench:
 	@sh .ci/environment "$(PYTHON)" .venv
 	.venv/bin/python -m bench record_cost
 	.venv/bin/python -m bench fill_to_commit
+	.venv/bin/python -m bench recovery_time
+
+# 200 kills; CHAOS='--folder /mnt/disk --durability power' tries another disk, `.venv/bin/horizon chaos --help` says what else.
+chaos:
+	@sh .ci/environment "$(PYTHON)" .venv
+	@.venv/bin/horizon chaos $(CHAOS)
 
 # Ratios within one run, against those in bench/results/smoke.json.
 bench-smoke:

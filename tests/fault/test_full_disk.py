@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alarms import Alarms
+from engines import LOOSE, fill_of
 from eventually import eventually
 from road import rows, start_writer
 from samples import fill
+from scripted_venue import ScriptedVenue
 
-from horizon.errors import AckTimeout
+from horizon import Engine
+from horizon.errors import AckTimeout, JournalFull
 from horizon.paths import DatabasePaths
 from horizon.recorder import Recorder
+from horizon.records import OrderRequest, OrderSide, Side
 
 pytestmark = pytest.mark.root
 
@@ -40,30 +44,11 @@ def _fill_up(folder: Path) -> Path:
             return ballast
 
 
-class _Alarms:
-    """What a writer prints, read all the time so that it never blocks."""
-
-    def __init__(self, writer: subprocess.Popen[bytes]) -> None:
-        self.text = ""
-        assert writer.stderr is not None
-        self._stream = writer.stderr
-        self._thread = threading.Thread(target=self._read)
-        self._thread.start()
-
-    def _read(self) -> None:
-        for line in self._stream:
-            self.text += line.decode()
-
-    def close(self) -> None:
-        self._thread.join()
-        self._stream.close()
-
-
 def test_a_full_disk_stops_the_acks_and_nothing_else(small_disk: Path) -> None:
     # Given a writer at work on a small disk
     paths = DatabasePaths.of(small_disk / "trades.db")
     writer = start_writer(paths)
-    alarms = _Alarms(writer)
+    alarms = Alarms(writer)
     recorder = Recorder.open(paths, "maker", may_start_writer=False, journal_bytes=JOURNAL_BYTES)
     recorder.record(fill(1))
     recorder.flush(10)
@@ -95,7 +80,7 @@ def test_a_start_on_a_full_disk_waits_for_room(small_disk: Path) -> None:
     paths.folder.mkdir(mode=0o700)
     ballast = _fill_up(small_disk)
     writer = start_writer(paths)
-    alarms = _Alarms(writer)
+    alarms = Alarms(writer)
     eventually(lambda: "STALLED" in alarms.text, what="the alarm")
     assert writer.poll() is None
     ballast.unlink()
@@ -103,6 +88,37 @@ def test_a_start_on_a_full_disk_waits_for_room(small_disk: Path) -> None:
     recorder.record(fill(1))
     recorder.flush(20)
     recorder.close()
+    writer.terminate()
+    assert writer.wait(20) == 0
+    alarms.close()
+
+
+def test_on_a_full_disk_fills_are_still_taken_while_new_orders_are_refused(small_disk: Path, small_journals: None) -> None:
+    # Given a strategy with an order at its venue, on a disk that is full
+    paths = DatabasePaths.of(small_disk / "trades.db")
+    writer = start_writer(paths)
+    alarms = Alarms(writer)
+    venue = ScriptedVenue()
+    engine = Engine(LOOSE, db_path=paths.database, strategy="maker", venue=venue, may_start_writer=False)
+    resting = engine.submit_order(OrderRequest("coin", Side.Yes, OrderSide.Buy, 1_000_000, 0.5))
+    engine.flush(10)
+    ballast = _fill_up(small_disk)
+    # When more is filled than may wait beside new orders
+    taken = 0
+    while engine.room_for_orders():
+        venue.events = [fill_of(resting, taken + number) for number in range(1, 101)]
+        taken += engine.poll_fills()
+    # Then new orders are refused with a sentence, and fills are taken
+    with pytest.raises(JournalFull, match=r"new orders are refused: \d+ records wait for the writer"):
+        engine.submit_order(OrderRequest("coin", Side.Yes, OrderSide.Buy, 1, 0.5))
+    venue.events = [fill_of(resting, taken + 1)]
+    assert engine.poll_fills() == 1
+    # And when there is room again, orders go on by themselves
+    ballast.unlink()
+    engine.flush(30)
+    assert rows(paths, "SELECT count(*), count(DISTINCT fill_id) FROM fills") == [(taken + 1, taken + 1)]
+    engine.submit_order(OrderRequest("coin", Side.Yes, OrderSide.Buy, 1, 0.5))
+    engine.close(20)
     writer.terminate()
     assert writer.wait(20) == 0
     alarms.close()
