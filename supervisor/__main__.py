@@ -17,7 +17,7 @@ import horizon
 from horizon import worker
 from horizon.cli.output import emit
 from horizon.config import DEFAULT_FILE, Config, load
-from horizon.errors import ConfigError, HorizonError, StoreError
+from horizon.errors import ConfigError, HorizonError, StoreError, is_disk_full
 from horizon.locks import FileLock
 from horizon.paths import DatabasePaths
 from supervisor.child import start_worker, start_writer
@@ -28,6 +28,7 @@ from supervisor.terminal import Terminal
 log = logging.getLogger("supervisor")
 
 _LAST_WORDS_S = 2.0
+_DISK_FULL_POLL_S = 2.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,16 +69,23 @@ def _checked(path: Path) -> Config:
 
 
 def _own(paths: DatabasePaths) -> FileLock:
-    """Be the one supervisor of this database. Raises: StoreError."""
+    """Be the one supervisor of this database; waits while the disk is full (R20). Raises: StoreError."""
     lock = FileLock(paths.supervisor_lock)
-    try:
-        paths.folder.mkdir(mode=0o700, exist_ok=True)
-        taken = lock.take(f"pid={os.getpid()}")
-    except OSError as error:
-        raise StoreError(f"{lock.path} cannot be used: {error.strerror}") from error
-    if not taken:
-        raise StoreError(f"{paths.database} is already supervised ({lock.hint()}); stop that one first, or use another database")
-    return lock
+    said = False
+    while True:
+        try:
+            paths.folder.mkdir(mode=0o700, exist_ok=True)
+            if lock.take(f"pid={os.getpid()}"):
+                return lock
+            break
+        except OSError as error:
+            if not is_disk_full(error):
+                raise StoreError(f"{lock.path} cannot be used: {error.strerror}") from error
+        if not said:
+            print(f"horizon up: the disk of {paths.folder} is full; waiting until there is room", file=sys.stderr, flush=True)
+            said = True
+        time.sleep(_DISK_FULL_POLL_S)
+    raise StoreError(f"{paths.database} is already supervised ({lock.hint()}); stop that one first, or use another database")
 
 
 def _supervise(config: Config, paths: DatabasePaths, duration_s: float | None, plain: bool) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from eventually import eventually
 from road import rows, start_writer
 from samples import fill
 from scripted_venue import ScriptedVenue
+from supervised import TRADER
 
 from horizon import Engine
 from horizon.errors import AckTimeout, JournalFull
@@ -121,4 +123,21 @@ def test_on_a_full_disk_fills_are_still_taken_while_new_orders_are_refused(small
     engine.close(20)
     writer.terminate()
     assert writer.wait(20) == 0
+    alarms.close()
+
+
+def test_horizon_up_waits_for_room_instead_of_ending(small_disk: Path) -> None:
+    (small_disk / "trader.py").write_text(TRADER.replace("MARKET", "hz.Market('coin', asset_class='crypto')"))
+    (small_disk / "horizon.toml").write_text('[database]\npath = "horizon.db"\n[strategies.trader]\nfile = "trader.py"\n')
+    ballast = _fill_up(small_disk)
+    up = subprocess.Popen(
+        [sys.executable, "-P", "-m", "supervisor", "--config", str(small_disk / "horizon.toml")], stderr=subprocess.PIPE
+    )
+    alarms = Alarms(up)
+    eventually(lambda: "waiting until there is room" in alarms.text, what="the alarm")
+    ballast.unlink()
+    # The journal of a run needs its 16 MiB too; what matters here is that the supervisor goes on by itself.
+    eventually(lambda: "writer is ready" in alarms.text, timeout_s=30, what="the writer")
+    up.terminate()
+    up.wait(60)
     alarms.close()
