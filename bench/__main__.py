@@ -21,6 +21,7 @@ RESULTS = Path(__file__).parent / "results"
 QUESTIONS = {
     "record_cost": "What does recording cost the strategy, at which rate?",
     "fill_to_commit": "How long from recorded to committed, for how many strategies, at which rate?",
+    "recovery_time": "How long from the start of a killed strategy to its first order, with how much history?",
     "smoke": "Has the road become slower than what is written down, as ratios within one run?",
 }
 
