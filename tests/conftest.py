@@ -16,7 +16,7 @@ from horizon.recorder import Recorder
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from road import stop_writer
+from road import OpenRecorder, stop_writer
 
 DATA_VARIABLE = "HORIZON_TEST_DATA"
 # Asked for by their names, they fail where they cannot run: a green run that has tested nothing is the main risk.
@@ -79,3 +79,17 @@ def database(tmp_path: Path) -> Iterator[DatabasePaths]:
 def small_journals(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of this process get the smallest journal there is, which a test can fill up."""
     monkeypatch.setattr(Recorder, "open", partial(Recorder.open, journal_bytes=2 << 20))
+
+
+@pytest.fixture
+def open_recorder() -> Iterator[OpenRecorder]:
+    """Recorder.open, and the close at the end of the test."""
+    opened: list[Recorder] = []
+
+    def open_one(*arguments: Any, **options: Any) -> Recorder:
+        opened.append(Recorder.open(*arguments, **options))
+        return opened[-1]
+
+    yield open_one
+    for recorder in opened:
+        recorder.close()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from eventually import eventually
 
 from horizon.locks import is_free
 from horizon.paths import DatabasePaths
+from horizon.recorder import Recorder
+
+OpenRecorder = Callable[..., Recorder]
 
 
 def writer_pid(paths: DatabasePaths) -> int | None:

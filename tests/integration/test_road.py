@@ -8,15 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from threading import Lock
-from typing import Any
 
 import pytest
 import zmq
 from eventually import eventually
-from road import a_writer_runs, dead_letters, kill_writer, rows, script, start_writer, stop_writer, writer_pid
+from road import OpenRecorder, a_writer_runs, dead_letters, kill_writer, rows, script, start_writer, stop_writer, writer_pid
 from samples import fill, order_event
 
 from horizon import wire
@@ -24,22 +22,6 @@ from horizon.errors import AckTimeout, DeadLettered, Halt, JournalError, LinkErr
 from horizon.paths import DatabasePaths
 from horizon.recorder import Recorder
 from horizon.records import FillConflict, RunEnded, RunStarted
-
-OpenRecorder = Callable[..., Recorder]
-
-
-@pytest.fixture
-def open_recorder() -> Iterator[OpenRecorder]:
-    """Recorder.open, and the close at the end of the test."""
-    opened: list[Recorder] = []
-
-    def open_one(*arguments: Any, **options: Any) -> Recorder:
-        opened.append(Recorder.open(*arguments, **options))
-        return opened[-1]
-
-    yield open_one
-    for recorder in opened:
-        recorder.close()
 
 
 @pytest.fixture

@@ -10,13 +10,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from eventually import eventually
-from road import a_writer_runs, kill_writer, rows, script, stop_writer, writer_pid
+from road import OpenRecorder, a_writer_runs, kill_writer, rows, script, stop_writer, writer_pid
 from samples import fill
 
 from horizon.clock import SYSTEM_CLOCK
@@ -25,8 +23,6 @@ from horizon.link import Link
 from horizon.paths import DatabasePaths
 from horizon.recorder import Recorder
 from horizon.records import FillConflict
-
-OpenRecorder = Callable[..., Recorder]
 
 FLOOD = """
 import os, sys, zmq
@@ -57,20 +53,6 @@ class Pipe:
 
     def fileno(self) -> int:
         return self._descriptor
-
-
-@pytest.fixture
-def open_recorder() -> Iterator[OpenRecorder]:
-    """Recorder.open, and the close at the end of the test."""
-    opened: list[Recorder] = []
-
-    def open_one(*arguments: Any, **options: Any) -> Recorder:
-        opened.append(Recorder.open(*arguments, **options))
-        return opened[-1]
-
-    yield open_one
-    for recorder in opened:
-        recorder.close()
 
 
 @pytest.fixture

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
 import pytest
-from store_case import FixedClock, Run, fate_of_every_seq, fill, order_event, rows
+from store_case import Run, fate_of_every_seq, fill, order_event, rows
 
 from horizon.errors import ConfigError, StoreError, StoreStalled
 from horizon.paths import DatabasePaths
 from horizon.store.append import Store
-
-
-@pytest.fixture
-def paths(tmp_path: Path) -> DatabasePaths:
-    return DatabasePaths.of(tmp_path / "x.db")
-
-
-@pytest.fixture
-def store(paths: DatabasePaths) -> Iterator[Store]:
-    store = Store(paths, clock=FixedClock())
-    yield store
-    store.close()
 
 
 def fill_the_disk(store: Store) -> None:

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import apsw
 import pytest
-from store_case import FixedClock, Run, fill, order_event, original_database, snapshot
+from store_case import Run, fill, order_event, original_database, snapshot
 
 from horizon.paths import DatabasePaths
 from horizon.records import OrderSide, OrderStatus, RunEnded, Side
@@ -28,18 +27,6 @@ INSERT INTO order_events VALUES
     (2, 'o-2', 'rain', 'yes', 'buy', 0.3, 5.0, 0.0, 5.0, 'limit', 'gtc', 'new', NULL, 'paper', 1.0, 2.0),
     (3, 'o-1', 'btc', 'long', 'buy', 0.1, 4.0, 4.0, 0.0, 'limit', 'gtc', 'filled', NULL, 'paper', 1.0, 3.0);
 """
-
-
-@pytest.fixture
-def paths(tmp_path: Path) -> DatabasePaths:
-    return DatabasePaths.of(tmp_path / "x.db")
-
-
-@pytest.fixture
-def store(paths: DatabasePaths) -> Iterator[Store]:
-    store = Store(paths, clock=FixedClock())
-    yield store
-    store.close()
 
 
 @pytest.fixture

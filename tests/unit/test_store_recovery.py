@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import apsw
 import pytest
-from store_case import FixedClock, Run, fill, order_event, original_database, rows, snapshot
+from store_case import Run, fill, order_event, original_database, rows, snapshot
 
 from horizon.errors import ConfigError, StoreRefused
 from horizon.paths import DatabasePaths
@@ -17,18 +14,6 @@ from horizon.store.recovery import Recovered, only_strategy, recover
 
 BUY = fill("f-1", price=0.1, size=3.0, timestamp=2000.0)
 SELL = fill("f-2", price=0.3, size=1.0, order_side=OrderSide.Sell, timestamp=1000.0)  # told late: traded before it was recorded
-
-
-@pytest.fixture
-def paths(tmp_path: Path) -> DatabasePaths:
-    return DatabasePaths.of(tmp_path / "x.db")
-
-
-@pytest.fixture
-def store(paths: DatabasePaths) -> Iterator[Store]:
-    store = Store(paths, clock=FixedClock())
-    yield store
-    store.close()
 
 
 def recovered(paths: DatabasePaths, strategy: str = "maker") -> Recovered:

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
-from store_case import FixedClock, Run, fate_of_every_seq, fill, original_database, rows, snapshot
+from store_case import Run, fate_of_every_seq, fill, original_database, rows, snapshot
 
 from horizon.paths import DatabasePaths
 from horizon.records import OrderSide, PositionSnapshot, RunEnded
@@ -14,18 +12,6 @@ from horizon.store.append import Store
 
 BUY = fill("f-1", price=0.1, size=3.0)
 SELL = fill("f-2", price=0.3, size=3.0, order_side=OrderSide.Sell)
-
-
-@pytest.fixture
-def paths(tmp_path: Path) -> DatabasePaths:
-    return DatabasePaths.of(tmp_path / "x.db")
-
-
-@pytest.fixture
-def store(paths: DatabasePaths) -> Iterator[Store]:
-    store = Store(paths, clock=FixedClock())
-    yield store
-    store.close()
 
 
 def places(paths: DatabasePaths) -> list[tuple[object, ...]]:
