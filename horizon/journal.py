@@ -26,6 +26,7 @@ import msgspec
 from horizon.errors import JournalCorrupt, JournalError, JournalFull, is_disk_full
 from horizon.failpoints import ACTIVE, reach
 from horizon.ids import strategy_lock_name
+from horizon.paths import sync_folder
 from horizon.records import Record
 from horizon.wire import FRAME_MAX_BYTES, HEAD, Frame, read_frame, write_frame
 
@@ -292,6 +293,8 @@ def _make_file(path: Path, about: About, capacity: int, salt: int) -> mmap.mmap:
         if ACTIVE:
             reach("worker.journal_unnamed")
         temporary.rename(path)
+        if about.durability == "power":
+            sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if is_disk_full(error):

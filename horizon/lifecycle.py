@@ -46,7 +46,6 @@ class Lifecycle:
         self._own_hold: str | None = None  # why this run holds itself, until a person releases it
         self._recovered: Recovered | None = None
         self._is_connected = False
-        self._missed_some = False  # the venue could not be heard
         self._begun_at: float | None = None  # wall time
 
     def begin(self, strategy: str | None = None, config: str | None = None) -> None:
@@ -69,6 +68,7 @@ class Lifecycle:
             self._recovered = self._persistence.recover_again()  # some of them may be of orphans
         self._settle_orphans()
         self._begun_at = self._clock.now()
+        self._desk.known_until = self._known_until()
         self.has_begun = True
 
     def recover(self) -> None:
@@ -110,14 +110,11 @@ class Lifecycle:
 
     def poll(self) -> int:
         """Take the venue's news, and after a disconnect also what it did not get to tell. Raises: VenueError."""
-        try:
-            applied = self._desk.take_events()
-        except VenueError:
-            self._missed_some = True
-            raise
-        if self._missed_some:
+        applied = self._desk.take_events()
+        if self._desk.has_missed:
             applied += self.take_missed_fills()
-            self._missed_some = False
+            self._desk.has_missed = False
+            applied += self._desk.take_events()
         return applied
 
     def take_missed_fills(self) -> int:
@@ -125,7 +122,8 @@ class Lifecycle:
         venue, since = self._desk.venue, self._known_until()
         if since is None or not can_be_asked(venue):
             return 0
-        return self._desk.take_fills(venue.fills_since(since - OVERLAP_S))
+        # Oldest first: whatever ends this half-way, the newest fill that was taken tells where to go on.
+        return self._desk.take_fills(sorted(venue.fills_since(since - OVERLAP_S), key=lambda fill: fill.timestamp))
 
     def snapshot(self) -> None:
         if ACTIVE:
@@ -136,13 +134,20 @@ class Lifecycle:
         )
 
     def end(self, reason: str) -> None:
-        """The order of a clean end: cancel, take late fills, snapshot, record the end."""
+        """The order of a clean end: cancel, take late fills, snapshot, record the end. A bug of the adapter stops none of it."""
         for tracked in self._desk.orders.open():
-            self._desk.cancel(tracked)
+            try:
+                self._desk.cancel(tracked)
+            except Exception:
+                log.exception("order %s could not be canceled", tracked.order.id, extra={"action": "cancel_failed"})
         try:
-            self._desk.take_events()
-        except VenueError as error:
-            log.warning("late fills could not be asked for: %s; the next run asks again", error, extra={"action": "late_fills"})
+            self.poll()
+        except Exception as error:
+            trace = None if isinstance(error, VenueError) else error
+            log.warning(
+                "late fills could not be asked for: %s; the next run asks again", error, exc_info=trace,
+                extra={"action": "late_fills"},
+            )  # fmt: skip
         self._desk.record_unrecorded_violations()
         self.snapshot()
         if ACTIVE:
@@ -213,11 +218,11 @@ class Lifecycle:
 
     def _say_held(self, reason: str) -> str:
         strategy = self._persistence.strategy
-        way = f"`horizon orphans release --strategy {shlex.quote(strategy)}` lets it order again"
+        way = f"`horizon orphans release --strategy {shlex.quote(strategy)} --reason WHY` lets it order again"
         gaps = self._recovered.gaps if self._recovered is not None else ()
         lost = dict.fromkeys(gap.run_id for gap in gaps if gap.run_id in reason)
         if lost:
-            accept = ", ".join(f"`horizon journal accept-gap {run_id}`" for run_id in lost)
+            accept = ", ".join(f"`horizon journal accept-gap {run_id} --reason WHY`" for run_id in lost)
             way = f"{accept} accepts what is missing; after any other hold {way}"
         return f"{strategy} is held and may cancel but not order: {reason}. {way}"
 
@@ -322,8 +327,8 @@ class Lifecycle:
         The newest known fill tells, not our clock, which may jump. Where there is no fill, the oldest order that may have one is
         as far as one has to look.
         """
-        if self._desk.recent_fills:
-            return self._desk.recent_fills[-1].timestamp
+        if self._desk.known_until is not None:
+            return self._desk.known_until
         newest = self._persistence.newest_fill_time()
         if newest is not None:
             return newest

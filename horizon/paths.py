@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,3 +52,12 @@ class DatabasePaths(NamedTuple):
     def journals(self) -> list[Path]:
         """Every journal in the folder, oldest run first (run ids are time-ordered)."""
         return sorted(self.folder.glob(f"*{JOURNAL_SUFFIX}"))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut: syncing a file does not sync the name that it has."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -295,5 +295,5 @@ def _strategy_of(journal: Path) -> str | None:
     try:
         with closing(JournalReader(journal)) as reader:
             return reader.about.strategy
-    except (JournalCorrupt, FileNotFoundError):
-        return None  # damaged: the writer reports it; gone: the writer has drained it
+    except (JournalCorrupt, OSError):
+        return None  # damaged or unreadable: the writer reports it; gone: the writer has drained it

@@ -96,7 +96,7 @@ class Ack(msgspec.Struct, frozen=True, tag="ack", array_like=True):
     """Everything up to `committed_seq` is committed: as a row, a duplicate, a gap or a dead letter (P3)."""
 
     committed_seq: int
-    dead_letters: tuple[int, ...] = ()  # every seq of this run that became a dead letter so far, the newest 1000
+    dead_letters: tuple[int, ...] = ()  # every seq of this run that became a dead letter so far
     recover: bool = False  # a snapshot was not stored because another run's fills came between (R2)
 
 

@@ -37,7 +37,8 @@ _RETRY_S = (0.1, 5.0)  # after a full disk or an I/O error, doubling (R20)
 _REFUSE_FOR_S = 2.0  # how long a writer that cannot open its database tells so to those who ask
 _PRIVATE_IDLE_S = 5.0  # a private writer leaves when nobody needed it for this long (R15)
 _ORPHANED_MAX_S = 60.0  # how long a writer without a supervisor waits for the last strategy to leave
-_NEWEST_DEAD_LETTERS = 1000  # at least what one transaction may hold: a run must hear of every one (R3)
+# Five bytes each, so that an ack stays within one message. A run must hear of every one (R3): it would have to miss the acks of all these.
+_NEWEST_DEAD_LETTERS = 100_000
 _MESSAGES_A_ROUND = 1000  # so that no flood of them keeps the writer from committing
 _RECEIVE_QUEUE = 64  # messages a run; beyond that its journal is read
 

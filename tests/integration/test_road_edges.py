@@ -65,13 +65,15 @@ def stored(database: DatabasePaths) -> int:
     return int(count)
 
 
-def test_a_lost_fill_is_heard_of_among_hundreds_of_dead_letters(database: DatabasePaths, recorder: Recorder) -> None:
+@pytest.mark.parametrize("others", [200, 3000])
+def test_a_lost_fill_is_heard_of_among_many_dead_letters(database: DatabasePaths, recorder: Recorder, others: int) -> None:
+    """R3: also when more of them come in one transaction than a batch is meant to hold."""
     recorder.record(fill(1))
     recorder.record(fill(2))
     recorder.flush(10)
     recorder.begin_cycle()
     recorder.record(fill(1, price=999.0))
-    for _ in range(200):
+    for _ in range(others):
         recorder.record(FillConflict(fill(2, price=999.0)))
     recorder.ship()
     with pytest.raises(Halt, match=r"could not store a fill of maker \(seq 3\)"):

@@ -47,7 +47,7 @@ def test_with_policy_hold_an_orphan_forbids_orders_and_the_sentence_says_who_lif
     run = Restarted(left_open("a"), orphans="hold")
     assert _refusal(run) == (
         "s is held and may cancel but not order: 1 orders of earlier runs may still be alive: a. "
-        "`horizon orphans release --strategy s` lets it order again"
+        "`horizon orphans release --strategy s --reason WHY` lets it order again"
     )
     assert run.asked_to_cancel() == []
     assert run.statuses() == [], "a refusal is no order"
@@ -106,7 +106,7 @@ def test_a_gap_that_nobody_accepted_holds_and_the_sentence_names_the_command_for
     """R13."""
     hold = "records 5 to 9 of run r1 are missing, and nobody has accepted that"
     run = Restarted(hold=hold, gaps=(UnacceptedGap("r1", 5, 9, "damaged", 1000.0),))
-    assert "`horizon journal accept-gap r1` accepts what is missing" in _refusal(run)
+    assert "`horizon journal accept-gap r1 --reason WHY` accepts what is missing" in _refusal(run)
     run.decide(hold=hold, released_at=2000.0)
     assert "accept-gap" in _refusal(run), "a release is no acceptance"
     run.decide(released_at=2000.0)
@@ -117,7 +117,7 @@ def test_the_name_in_the_sentence_can_be_pasted_into_a_shell() -> None:
     run = Restarted(hold="maintenance")
     run.engine._persistence._strategy = "two words"
     run.decide(hold="more maintenance")
-    assert "--strategy 'two words'`" in _refusal(run)
+    assert "--strategy 'two words' --reason WHY`" in _refusal(run)
 
 
 def test_an_adapter_that_cannot_be_asked_what_was_missed_starts_held() -> None:
