@@ -124,9 +124,7 @@ def test_a_process_with_thousands_of_descriptors_can_wait(recorder: Recorder) ->
     high = os.dup2(read, 2000)
     recorder.wait(0.01, [Pipe(high), Pipe(high)])
     os.write(write, b"x")
-    started = time.monotonic()
-    recorder.wait(10.0, [Pipe(high)])
-    assert time.monotonic() - started < 5
+    recorder.wait(600.0, [Pipe(high)])  # comes back at once, or the test's own time limit ends it
     for descriptor in (read, write, high):
         os.close(descriptor)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
