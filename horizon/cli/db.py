@@ -81,7 +81,7 @@ def restore(path: Path, db: Path | None, anyway: bool, yes: bool, as_json: bool)
     Refused while a writer, a supervisor or a strategy uses the database; and, unless --anyway, when the check of the backup finds
     something (exit code 8) or when journals beside the database go on where the backup does not reach.
     """
-    from horizon.store.backup import consequences, restore
+    from horizon.store.backup import consequences, restore, taken_back
     from horizon.store.check import check
 
     paths = DatabasePaths.of(resolve_database(db))
@@ -92,12 +92,16 @@ def restore(path: Path, db: Path | None, anyway: bool, yes: bool, as_json: bool)
     told = consequences(path, paths)
     if told and not anyway:
         raise StoreError(f"{'; '.join(told)}. Nothing was restored: take a newer backup, or say --anyway")
-    confirm(f"Put {path} in the place of {paths.database}?", yes)
+    back = taken_back(path, paths)
+    newer = f"{paths.database} has {_taken_back(*back)} that {path} lacks. " if any(back) else ""
+    confirm(f"{newer}Put {path} in the place of {paths.database}?", yes)
     done = restore(path, paths)
     if as_json:
         emit_json(done._asdict())
     else:
         lines = [f"restored {done.database} from {path}", *(f"what was there is kept as {name}" for name in done.kept)]
+        if done.runs_taken_back or done.records_taken_back:
+            lines.append(f"taken back, as the backup lacks them: {_taken_back(done.runs_taken_back, done.records_taken_back)}")
         emit("\n".join([*lines, *done.consequences]))
     return ExitCode.DONE
 
@@ -143,6 +147,10 @@ def migrate(db: Path | None, dry_run: bool, as_json: bool) -> None:
         )
     else:
         emit(f"{path} has the newest schema, version {found.newest_version}")
+
+
+def _taken_back(runs: int, records: int) -> str:
+    return f"{counted(runs, 'run')} and {counted(records, 'record')}"
 
 
 def _described(report: Report) -> list[str]:

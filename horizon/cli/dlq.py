@@ -64,10 +64,15 @@ def list_(db: Path | None, strategy: str | None, limit: int, all_: bool, as_json
 @AS_JSON
 def show(run_id: str, seq: int, db: Path | None, as_json: bool) -> None:
     """Show the record SEQ of RUN_ID: why it was not stored, and what it says."""
+    from horizon.store.journals import committed_seqs
+
     paths = DatabasePaths.of(database_to_read(db))
-    found = [decided for decided in _letters(paths, run_id=run_id, limit=-1, all_=True) if decided.letter.seq == seq]
+    letters = _letters(paths, run_id=run_id, limit=-1, all_=True)
+    found = [decided for decided in letters if decided.letter.seq == seq]
+    if not letters and run_id not in committed_seqs(paths):
+        raise ConfigError(f"no run {run_id!r} is recorded in {paths.database}; `horizon runs` shows those that are")
     if not found:
-        raise ConfigError(f"record {seq} of run {run_id} is no dead letter; horizon dlq list --all shows them")
+        raise ConfigError(f"record {seq} of run {run_id} is no dead letter; `horizon dlq list --all` shows them")
     row = {**_row(found[0]), "record": plain(found[0].letter.payload), "bytes": found[0].letter.payload.hex()}
     if as_json:
         emit_json(row)

@@ -65,10 +65,12 @@ def show(run: str, db: Path | None, as_json: bool) -> ExitCode:
     from horizon.journal import JournalReader
 
     paths = DatabasePaths.of(resolve_database(db))
-    found = [left for left in _journals(paths) if left.path.stem.startswith(run) or left.path.stem.endswith(run)]
+    journals = _journals(paths)
+    found = [left for left in journals if left.path.stem.startswith(run) or left.path.stem.endswith(run)]
     if len(found) != 1:
-        lies = ", ".join(left.path.stem for left in found or _journals(paths)) or "none"
-        raise ConfigError(f"{run!r} names {counted(len(found), 'journal')} beside {paths.database}; there lie: {lies}")
+        named = f"{run!r} is the name of {len(found)} journals" if found else f"no journal has the name {run!r}"
+        lies = ", ".join(left.path.stem for left in found or journals) or "none"
+        raise ConfigError(f"{named} beside {paths.database}; there lie: {lies}")
     with closing(JournalReader(found[0].path)) as reader:
         return _print(reader, found[0].is_dead, as_json)
 

@@ -17,6 +17,20 @@ _COLUMNS = (
     *(Column("strategy", cut="end"), Column("kill_switch"), Column("since", dispensable=1), Column("by", dispensable=2)),
     *(Column("reason", cut="end"), Column("hold", cut="end", dispensable=3)),
 )
+_WHOSE = "say --strategy NAME, or --all"
+
+
+class _Turn(click.Command):
+    """Names everything that is missing at once."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.MissingParameter as error:
+            # What was given has its value by now; what was not may have a placeholder of click's.
+            if ctx.params.get("all_") is True or isinstance(ctx.params.get("strategy"), str):
+                raise
+            raise click.UsageError(f"{error.format_message()} Also {_WHOSE}.", ctx) from error
 
 
 class State(NamedTuple):
@@ -52,7 +66,7 @@ def show(db: Path | None, strategy: str | None, as_json: bool) -> None:
         remark(f"no strategy{f' named {strategy}' if strategy else ''} has recorded anything in {path}")
 
 
-@kill_switch.command()
+@kill_switch.command(cls=_Turn)
 @DATABASE
 @click.option("--strategy", metavar="NAME", help="The strategy that may not trade.")
 @click.option("--all", "all_", is_flag=True, help="Every strategy of the database.")
@@ -66,7 +80,7 @@ def trip(db: Path | None, strategy: str | None, all_: bool, who: str | None, rea
     _turn("trip", db, _named(db, strategy, all_), who, reason, as_json)
 
 
-@kill_switch.command()
+@kill_switch.command(cls=_Turn)
 @DATABASE
 @click.option("--strategy", metavar="NAME", help="The strategy that may trade again.")
 @click.option("--all", "all_", is_flag=True, help="Every strategy of the database.")
@@ -82,7 +96,7 @@ def clear(db: Path | None, strategy: str | None, all_: bool, who: str | None, re
 
 def _named(db: Path | None, strategy: str | None, all_: bool) -> list[str]:
     if all_ == (strategy is not None):
-        raise ConfigError("say --strategy NAME, or --all")
+        raise ConfigError(_WHOSE)
     if strategy is not None:
         return [strategy]
     names = [state.strategy for state in _states(database_to_read(db))]

@@ -49,6 +49,15 @@ class Restoration(NamedTuple):
     database: str
     kept: list[str]  # the files that were there before, under their new names
     consequences: list[str]
+    runs_taken_back: int
+    records_taken_back: int
+
+
+class TakenBack(NamedTuple):
+    """What a database has and an older backup of it lacks."""
+
+    runs: int  # of which the backup knows nothing
+    records: int  # of these and of runs that went on
 
 
 def back_up(paths: DatabasePaths, target: Path, drain_timeout_s: float = 10.0, clock: Clock = SYSTEM_CLOCK) -> Backup:
@@ -90,9 +99,22 @@ def consequences(source: Path, paths: DatabasePaths) -> list[str]:
             found.append(
                 f"the backup is older than {left.path}: records {first} to {last} of run {left.about.run_id} of {left.about.strategy} "
                 "are in neither. The writer will write them down as a gap, and the strategy may not order until "
-                f"horizon journal accept-gap {left.about.run_id}"
+                f"`horizon journal accept-gap {left.about.run_id} --reason WHY`"
             )
     return found
+
+
+def taken_back(source: Path, paths: DatabasePaths) -> TakenBack:
+    """What a restore takes back: nothing where the database is another one than the backup's, or tells nobody what it has."""
+    try:
+        if not paths.database.exists() or _database_id(source) != _database_id(paths.database):
+            return TakenBack(0, 0)
+        present = committed_seqs(paths)
+    except StoreError:
+        return TakenBack(0, 0)
+    backup = committed_seqs(DatabasePaths.of(source))
+    records = sum(max(0, seq - backup.get(run_id, 0)) for run_id, seq in present.items())
+    return TakenBack(len(present.keys() - backup.keys()), records)
 
 
 def restore(source: Path, paths: DatabasePaths, clock: Clock = SYSTEM_CLOCK) -> Restoration:
@@ -112,6 +134,7 @@ def restore(source: Path, paths: DatabasePaths, clock: Clock = SYSTEM_CLOCK) -> 
             raise StoreError(f"a writer owns {paths.database} ({lock.hint()}): stop the supervisor and every strategy first")
         try:
             _refuse_living(paths)
+            back = taken_back(source, paths)
             keeps_letters = not paths.database.exists() or _is_same_database(source, paths.database)
             _copy(source, paths.database, whole, rename=False)
             kept = _set_aside(paths.database, moment)
@@ -120,7 +143,7 @@ def restore(source: Path, paths: DatabasePaths, clock: Clock = SYSTEM_CLOCK) -> 
             _sync_folder(paths.database.parent)
         finally:
             lock.release()
-    return Restoration(str(paths.database), kept, told)
+    return Restoration(str(paths.database), kept, told, back.runs, back.records)
 
 
 def _wait_until_committed(paths: DatabasePaths, recorded: list[Left], timeout_s: float) -> None:

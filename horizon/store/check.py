@@ -303,7 +303,7 @@ def _check_gaps(start: _Start, found: _Findings) -> None:
     for run_id, from_seq, to_seq, reason, _, accepted_at, accepted_by in start.gaps:
         what = f"run {run_id}: records {from_seq} to {to_seq} are missing ({reason})"
         if accepted_at is None:
-            say(f"{what}; horizon journal accept-gap {run_id} lets its strategy trade on without them")
+            say(f"{what}; `horizon journal accept-gap {run_id} --reason WHY` lets its strategy trade on without them")
         else:
             found.remarks.append(f"{what}; accepted by {accepted_by}")
 
@@ -319,7 +319,9 @@ def _check_journals(paths: DatabasePaths, database_id: str, cursors: dict[str, i
             say(f"{left.path} belongs to another database (id {left.about.database_id}, this is {database_id})")
         elif not left.is_dead and not left.is_locked:
             say(f"{left.path}: the lock of {left.about.strategy} was deleted, so nobody can tell if its run lives")
-        elif left.is_dead and not writer_runs:
-            say(f"{left.path} was left over with {left.unacked} records that are not stored; horizon journal drain stores them")
-        elif left.is_dead:
+        elif left.is_dead and writer_runs:
             found.remarks.append(f"{left.path} was left over; the writer is about to drain it")
+        elif left.is_dead and left.unacked:
+            say(f"{left.path} was left over with {left.unacked} records that are not stored; `horizon journal drain` stores them")
+        elif left.is_dead:
+            found.remarks.append(f"{left.path} is left of a run that died; everything in it is stored; the next start removes it")

@@ -268,7 +268,7 @@ def test_a_gap_is_found_named_and_accepted(database: DatabasePaths, capsys: pyte
     assert main(["journal", "drain"]) == ExitCode.DONE
 
     assert main(["db", "check"]) == ExitCode.FINDINGS
-    assert "horizon journal accept-gap run-torn" in capsys.readouterr().out
+    assert "`horizon journal accept-gap run-torn --reason WHY`" in capsys.readouterr().out
     assert "are missing" in answer(capsys, "kill-switch", "show")[-1]["hold"]
     assert main(["journal", "accept-gap", "run-torn", *DECIDED]) == ExitCode.DONE
     assert answer(capsys, "db", "check")["findings"] == []

@@ -165,6 +165,35 @@ def test_restore_asks_and_without_a_terminal_wants_to_be_told_yes(
     assert fill_ids(paths.database) == ["first", "second"]
 
 
+def test_restore_of_an_older_backup_says_how_many_runs_and_records_it_takes_back(
+    paths: DatabasePaths, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    went_on = Run()
+    went_on.seq = 3  # as far as the fixture has recorded
+    main(["db", "backup", "copy.db"])
+    made(paths, "second", run=Run("run-2"))
+    made(paths, "third", run=went_on)
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    assert main(["db", "restore", "copy.db"]) == ExitCode.USAGE
+    assert f"{paths.database} has 1 run and 5 records that copy.db lacks. Put copy.db in the place" in capsys.readouterr().err
+    assert main(["db", "restore", "copy.db", "--yes"]) == ExitCode.DONE
+    assert "taken back, as the backup lacks them: 1 run and 5 records" in capsys.readouterr().out
+
+    min(Path().glob("trades.db.before-restore-*")).rename("newer.db")
+    done = decoded(capsys, "db", "restore", "newer.db", "--yes", "--anyway")  # without its letters, which stayed
+    assert (done["runs_taken_back"], done["records_taken_back"]) == (0, 0)
+    Path(done["kept"][0]).rename("older.db")
+    done = decoded(capsys, "db", "restore", "copy.db", "--yes")
+    assert (done["runs_taken_back"], done["records_taken_back"]) == (1, 5)
+
+
+def test_restore_of_another_databases_backup_takes_nothing_back(paths: DatabasePaths, capsys: pytest.CaptureFixture[str]) -> None:
+    made(DatabasePaths.of("other.db"), run=Run("run-9"))
+    done = decoded(capsys, "db", "restore", "other.db", "--yes")
+    assert (done["runs_taken_back"], done["records_taken_back"]) == (0, 0)
+
+
 @pytest.mark.parametrize("lock", ["writer.lock", "supervisor.lock", "strategy-0.lock"])
 def test_restore_is_refused_while_the_database_is_in_use(
     paths: DatabasePaths, capsys: pytest.CaptureFixture[str], lock: str
@@ -185,7 +214,7 @@ def test_restore_says_which_records_a_journal_goes_on_without(paths: DatabasePat
     assert main(["db", "restore", "copy.db", "--yes"]) == ExitCode.STORE
     said = capsys.readouterr().err
     assert "records 4 to 8 of run run-1 of maker are in neither" in said
-    assert "horizon journal accept-gap run-1" in said
+    assert "until `horizon journal accept-gap run-1 --reason WHY`" in said
     assert decoded(capsys, "db", "restore", "copy.db", "--yes", "--anyway")["consequences"]
 
 
@@ -282,3 +311,39 @@ def test_readers_of_the_originals_schema_keep_working_on_ours(tmp_path: Path) ->
         ("run-1", "maker"),
         ("run-2", "other"),
     ]
+
+
+@pytest.mark.parametrize("action", ["trip", "clear"])
+def test_the_kill_switch_names_everything_that_is_missing_at_once(
+    paths: DatabasePaths, capsys: pytest.CaptureFixture[str], action: str
+) -> None:
+    both = "Missing option '--reason'. Also say --strategy NAME, or --all."
+    for arguments, said in (
+        ([], both),
+        (["--json"], both),
+        (["--all"], "Missing option '--reason'."),
+        (["--reason", "x"], "say --strategy NAME, or --all"),
+    ):
+        assert main(["kill-switch", action, *arguments]) == ExitCode.USAGE
+        assert capsys.readouterr().err.rstrip().endswith(said)
+
+
+def test_a_dead_letter_of_an_unknown_run_and_one_that_is_none_are_told_apart(
+    paths: DatabasePaths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["dlq", "show", "nosuch", "3"]) == ExitCode.USAGE
+    assert f"no run 'nosuch' is recorded in {paths.database}; `horizon runs` shows" in capsys.readouterr().err
+    assert main(["dlq", "show", "run-1", "2"]) == ExitCode.USAGE
+    assert "record 2 of run run-1 is no dead letter; `horizon dlq list --all` shows them" in capsys.readouterr().err
+    assert main(["dlq", "show", "run-1", "3"]) == ExitCode.DONE
+
+
+def test_a_journal_that_nobody_has_and_a_name_that_several_have_are_told_apart(
+    paths: DatabasePaths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["journal", "show", "nosuch"]) == ExitCode.USAGE
+    assert f"no journal has the name 'nosuch' beside {paths.database}; there lie: none" in capsys.readouterr().err
+    leave_journal(paths, Run("run-7", "maker"), 1)
+    leave_journal(paths, Run("run-8", "maker"), 1)
+    assert main(["journal", "show", "run-"]) == ExitCode.USAGE
+    assert "'run-' is the name of 2 journals" in capsys.readouterr().err

@@ -133,7 +133,7 @@ def test_a_sound_database_has_nothing_wrong(paths: DatabasePaths) -> None:
         (
             "INSERT INTO run_gaps (run_id, from_seq, to_seq, reason, recorded_at) VALUES ('run-trend', 2, 3, 'torn', 1.0)",
             "gap",
-            "run run-trend: records 2 to 3 are missing (torn); horizon journal accept-gap run-trend",
+            "run run-trend: records 2 to 3 are missing (torn); `horizon journal accept-gap run-trend --reason WHY` lets",
         ),
     ],
 )
@@ -210,12 +210,27 @@ def test_a_journal_that_was_left_over_is_named_with_what_it_holds(paths: Databas
 
     assert check(paths).findings == []  # its strategy lives
     lock.release()
-    assert "was left over with 1 records that are not stored; horizon journal drain" in texts(check(paths).findings, "journal")
+    assert "was left over with 1 records that are not stored; `horizon journal drain`" in texts(check(paths).findings, "journal")
     paths.strategy_lock("maker").unlink()
     assert "the lock of maker was deleted" in texts(check(paths).findings, "journal")
     journal.close()
     paths.journal("run-late").write_bytes(os.urandom(8192))
     assert "not a journal of this version" in texts(check(paths).findings, "journal")
+
+
+def test_a_journal_of_a_dead_run_in_which_everything_is_stored_is_a_note(paths: DatabasePaths) -> None:
+    lock = FileLock(paths.strategy_lock("maker"))
+    assert lock.take("pid=1")
+    journal = Journal(paths.journal("run-maker"), About(_id(paths), "run-maker", "maker", "process", 1), 2 << 20)
+    for number in range(16):  # as far as the database is committed
+        journal.append(fill(f"again-{number}"))
+    journal.close()
+    lock.release()
+    report = check(paths)
+    assert report.findings == []
+    assert report.remarks == [
+        f"{paths.journal('run-maker')} is left of a run that died; everything in it is stored; the next start removes it"
+    ]
 
 
 def test_a_journal_of_another_database_is_named(paths: DatabasePaths) -> None:
