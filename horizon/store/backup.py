@@ -22,7 +22,7 @@ import apsw
 from horizon.clock import SYSTEM_CLOCK, Clock
 from horizon.errors import ConfigError, StoreError
 from horizon.locks import FileLock, is_free
-from horizon.paths import DatabasePaths
+from horizon.paths import DatabasePaths, sync_folder
 from horizon.store.check import Report, check
 from horizon.store.connection import BUSY_TIMEOUT_MS, open_reader
 from horizon.store.journals import Left, committed_seqs, left_in
@@ -140,7 +140,7 @@ def restore(source: Path, paths: DatabasePaths, clock: Clock = SYSTEM_CLOCK) -> 
             kept = _set_aside(paths.database, moment)
             whole.rename(paths.database)
             kept += _restore_letters(DatabasePaths.of(source).dead_letters, paths.dead_letters, moment, keeps_letters)
-            _sync_folder(paths.database.parent)
+            sync_folder(paths.database.parent)
         finally:
             lock.release()
     return Restoration(str(paths.database), kept, told, back.runs, back.records)
@@ -182,7 +182,7 @@ def _copy(source: Path, named: Path, target: Path, rename: bool = True) -> None:
         raise
     if rename:
         partial.rename(named)
-        _sync_folder(named.parent)
+        sync_folder(named.parent)
 
 
 def _reader(path: Path) -> apsw.Connection:
@@ -248,11 +248,3 @@ def _restore_letters(source: Path, target: Path, moment: str, keeps_letters: boo
 
 def _moment(clock: Clock) -> str:
     return datetime.fromtimestamp(clock.now(), UTC).strftime("%Y%m%dT%H%M%SZ")
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -236,7 +236,6 @@ def test_a_value_that_the_schema_refuses_becomes_a_dead_letter_and_its_neighbour
         RunStarted("maker", "paper", math.nan),
         RunStarted("maker", "paper", 1.0, None, 1 << 64),
         RunEnded(1.0),  # of a run without a start
-        order_event("o", recorded_at=math.inf, status_reason="\ud800"),
     ],
 )
 def test_a_record_of_any_kind_that_cannot_be_stored_blocks_nobody(bad: RunStarted, store: Store, paths: DatabasePaths) -> None:
