@@ -48,6 +48,9 @@ class Desk:
         self.metrics = Metrics()
         self.orders_made = 0
         self.fills_applied = 0
+        self.has_missed = False  # the venue could not be heard, and was not asked yet what it would have told
+        self.known_until: float | None = None  # the newest fill's time at the venue; stands still while something is missed
+        self.events_refused = 0  # what the venue told and cannot be recorded
         self.switched_seq = 0  # of the newest record of the kill switch that this run made
         self._commits_intent = commits_intent
         self._unsent_seq = 0  # of the newest order that was not sent because its ack did not come
@@ -151,22 +154,40 @@ class Desk:
         return self.take_events()
 
     def take_events(self) -> int:
-        """Take what happened at the venue since the last call; returns the number of fills applied. Raises: VenueError."""
+        """Take what happened at the venue since the last call; returns the number of fills applied. Raises: VenueError.
+
+        After a disconnect it waits until the venue was asked what it did not get to tell (`Lifecycle.poll`): a newer fill that is
+        committed first would be the place from which a run that comes after a kill -9 asks.
+        """
+        try:
+            heard = self.venue.poll()
+        except Exception:
+            self.has_missed = True
+            raise
         # What one of them raises must not lose the others: they wait for the next call.
-        self._inbox.extend(self.venue.poll())
+        self._inbox.extend(heard)
         applied = 0
-        while self._inbox:
-            event = self._inbox[0]
-            if isinstance(event, Fill):
-                applied += self._take_fill(event)
-            elif (tracked := self.orders.get(event.order_id)) is not None:
-                self._take_update(tracked, event)
+        while self._inbox and not self.has_missed:
+            applied += self._take(self._inbox[0])
             self._inbox.popleft()
         return applied
 
     def take_fills(self, fills: Iterable[Fill], vouched: bool = False) -> int:
         """Take fills, also of the past; returns how many were new. `vouched`: the caller knows them to be of this strategy (R4)."""
-        return sum(self._take_fill(fill, vouched) for fill in fills)
+        return sum(self._take_fill(fill, vouched=True) if vouched else self._take(fill) for fill in fills)
+
+    def _take(self, event: VenueEvent) -> bool:
+        """Returns whether a fill was applied. What cannot be recorded is left out: else it would stand before all others for ever."""
+        try:
+            if isinstance(event, Fill):
+                return self._take_fill(event)
+            if (tracked := self.orders.get(event.order_id)) is not None:
+                self._take_update(tracked, event)
+        except RecordRejected as error:
+            self.events_refused += 1
+            what = f"fill {event.fill_id} of order" if isinstance(event, Fill) else "an update of order"
+            log.error("%s %s is left out: %s", what, event.order_id, error, extra={"action": "event_refused"})
+        return False
 
     def _take_fill(self, fill: Fill, vouched: bool = False) -> bool:
         """Compare a fill by id, then record it, then apply it. Returns whether it was applied."""
@@ -199,6 +220,8 @@ class Desk:
             reach("worker.recorded")
         self.book.apply(fill)
         self.recent_fills.append(fill)
+        if not self.has_missed:
+            self.known_until = fill.timestamp
         self.fills_applied += 1
         self._count("horizon_fills_total", fill.order_side.value)
         if tracked is None:

@@ -17,6 +17,7 @@ from msgspec.structs import force_setattr
 from horizon.errors import RecordRejected
 
 TEXT_MAX_BYTES = 4096
+_MAY_BE_MISSING = frozenset({"token_id", "status_reason", "details", "config"})
 
 
 class _Word(str, Enum):
@@ -115,7 +116,7 @@ class Fill(msgspec.Struct, frozen=True, array_like=True, tag="f"):
             _refuse_numbers(self, "fill", self.fill_id, numbers)
             _refuse_sizes(self, "fill", self.fill_id)
         _refuse_missing_ids(self, "fill", ("fill_id", "order_id", "market_id"))
-        _cut_texts(self, ("fill_id", "order_id", "market_id", "token_id", "exchange"))
+        _tidy_texts(self, ("fill_id", "order_id", "market_id", "token_id", "exchange"))
 
 
 class OrderEvent(msgspec.Struct, frozen=True, array_like=True, tag="o"):
@@ -145,7 +146,7 @@ class OrderEvent(msgspec.Struct, frozen=True, array_like=True, tag="o"):
             _refuse_numbers(self, "order event", self.order_id, numbers)
             _refuse_sizes(self, "order event", self.order_id)
         _refuse_missing_ids(self, "order event", ("order_id", "market_id"))
-        _cut_texts(self, ("order_id", "market_id", "status_reason", "exchange"))
+        _tidy_texts(self, ("order_id", "market_id", "status_reason", "exchange"))
 
 
 class PositionRow(msgspec.Struct, frozen=True, array_like=True):
@@ -182,7 +183,7 @@ class RiskEvent(msgspec.Struct, frozen=True, array_like=True, tag="k"):
 
     def __post_init__(self) -> None:
         _refuse_numbers(self, "risk event", self.event_type.value, ("timestamp",))
-        _cut_texts(self, ("details",))
+        _tidy_texts(self, ("details",))
 
 
 class FillConflict(msgspec.Struct, frozen=True, array_like=True, tag="c"):
@@ -202,7 +203,7 @@ class RunStarted(msgspec.Struct, frozen=True, array_like=True, tag="a"):
     recovered_commit_no: int = 0
 
     def __post_init__(self) -> None:
-        _cut_texts(self, ("strategy", "exchange", "config"))
+        _tidy_texts(self, ("strategy", "exchange", "config"))
 
 
 class RunEnded(msgspec.Struct, frozen=True, array_like=True, tag="z"):
@@ -212,7 +213,7 @@ class RunEnded(msgspec.Struct, frozen=True, array_like=True, tag="z"):
     reason: str = "ended"
 
     def __post_init__(self) -> None:
-        _cut_texts(self, ("reason",))
+        _tidy_texts(self, ("reason",))
 
 
 Record = Fill | OrderEvent | PositionSnapshot | RiskEvent | FillConflict | RunStarted | RunEnded
@@ -380,17 +381,27 @@ def _refuse_missing_ids(struct: msgspec.Struct, kind: str, names: tuple[str, ...
             raise RecordRejected(f"{kind}: {name} must be a text that is not empty, got {value!r}")
 
 
-def _cut_texts(struct: msgspec.Struct, names: tuple[str, ...]) -> None:
-    """Cut overlong texts to 4 KiB, so that one venue's error page cannot fill a journal.
+def _tidy_texts(struct: msgspec.Struct, names: tuple[str, ...]) -> None:
+    """Make texts such that they can be recorded: text that UTF-8 can write, of 4 KiB at most, so that one venue's error page cannot
+    fill a journal.
 
-    The mark holds a digest of the whole: two ids that differ only behind the cut stay two.
+    The mark holds a digest of the whole: two ids that differ only in what was replaced or cut stay two.
     """
     for name in names:
         text = getattr(struct, name)
-        # A character is at most 4 bytes: short texts need no encoding to be measured.
-        if text is not None and len(text) > TEXT_MAX_BYTES // 4:
-            data = text.encode("utf-8", "surrogatepass")
-            if len(data) > TEXT_MAX_BYTES:
-                mark = f"…[cut, sha256 {hashlib.sha256(data).hexdigest()[:16]}]"
-                kept = data[: TEXT_MAX_BYTES - len(mark.encode())].decode("utf-8", "ignore")
-                force_setattr(struct, name, kept + mark)
+        if text is None and name in _MAY_BE_MISSING:
+            continue
+        if not isinstance(text, str):
+            raise RecordRejected(f"{type(struct).__name__}: {name} must be a text, got {text!r}")
+        if type(text) is not str:
+            text = str.__str__(text)  # numpy's, or a word of an enum: they have no encoding
+            force_setattr(struct, name, text)
+        if text.isascii() and len(text) <= TEXT_MAX_BYTES:
+            continue
+        whole = text.encode("utf-8", "surrogatepass")
+        data = text.encode("utf-8", "backslashreplace")  # a lone surrogate, as JSON can hold one, is no UTF-8
+        if data == whole and len(data) <= TEXT_MAX_BYTES:
+            continue
+        mark = f"…[{'cut' if len(data) > TEXT_MAX_BYTES else 'replaced'}, sha256 {hashlib.sha256(whole).hexdigest()[:16]}]"
+        kept = data[: TEXT_MAX_BYTES - len(mark.encode())].decode("utf-8", "ignore")
+        force_setattr(struct, name, kept + mark)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 from samples import fill, order_event
 
@@ -75,6 +76,38 @@ def test_overlong_texts_are_cut_with_a_mark() -> None:
 def test_two_long_ids_that_differ_at_their_ends_stay_two() -> None:
     first, second = (fill(1, fill_id="x" * 5000 + end).fill_id for end in ("a", "b"))
     assert first != second
+
+
+@pytest.mark.parametrize("name", ["fill_id", "order_id", "market_id", "token_id", "exchange"])
+@pytest.mark.parametrize("rest", ["", "é" * 5000], ids=["short", "long"])
+def test_a_text_that_utf8_cannot_write_is_made_one_and_stays_distinct(name: str, rest: str) -> None:
+    texts = [getattr(fill(1, **{name: text + rest}), name) for text in ("a\ud800", "a\ud801", "a\\ud800")]
+    assert len(set(texts)) == 3
+    for text in texts:
+        assert len(text.encode()) <= TEXT_MAX_BYTES
+        assert getattr(fill(1, **{name: text}), name) == text, "read again it is the same"
+    assert texts[0].startswith("a\\ud800")
+
+
+def test_a_fill_with_a_lone_surrogate_comes_back_from_its_bytes() -> None:
+    one = fill(1, token_id="a\ud800b")
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(one), type=Fill) == one
+
+
+class TextOfAnotherLibrary(str):
+    """As numpy's."""
+
+
+def test_texts_of_other_types_become_plain_texts() -> None:
+    assert type(fill(1, token_id=TextOfAnotherLibrary("7")).token_id) is str
+    assert fill(1, exchange=Side.Yes).exchange == "yes"
+
+
+@pytest.mark.parametrize(("name", "value"), [("token_id", 7), ("token_id", b"7"), ("exchange", None), ("exchange", 7)])
+def test_a_text_that_is_none_is_refused_unless_it_may_be_missing(name: str, value: object) -> None:
+    with pytest.raises(RecordRejected, match=f"Fill: {name} must be a text, got {value!r}"):
+        fill(1, **{name: value})
+    assert fill(1, token_id=None).token_id is None
 
 
 @pytest.mark.parametrize("name", ["fill_id", "order_id", "market_id"])
