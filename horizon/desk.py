@@ -134,6 +134,14 @@ class Desk:
         self._take_update(tracked, update)
         return order.status is OrderStatus.Canceled
 
+    def cancel_open(self) -> None:
+        """Cancel every open order; a bug of the adapter in one of them must not leave the others in the market."""
+        for tracked in self.orders.open():
+            try:
+                self.cancel(tracked)
+            except Exception:
+                log.exception("order %s could not be canceled", tracked.order.id, extra={"action": "cancel_failed"})
+
     def cancel_unrecorded(self) -> None:
         """On the way out of a run that can record nothing more: ask the venue to cancel, whatever it says."""
         for tracked in self.orders.open():
@@ -270,8 +278,7 @@ class Desk:
 
     def _stop_trading(self, reason: str) -> None:
         log.critical("the kill switch is on: %s", reason, extra={"action": "kill_switch_on"})
-        for tracked in self.orders.open():
-            self.cancel(tracked)
+        self.cancel_open()
 
     def _refuse_without_room(self) -> None:
         if self._unsent_seq > self._persistence.committed_seq:

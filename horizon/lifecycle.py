@@ -135,11 +135,7 @@ class Lifecycle:
 
     def end(self, reason: str) -> None:
         """The order of a clean end: cancel, take late fills, snapshot, record the end. A bug of the adapter stops none of it."""
-        for tracked in self._desk.orders.open():
-            try:
-                self._desk.cancel(tracked)
-            except Exception:
-                log.exception("order %s could not be canceled", tracked.order.id, extra={"action": "cancel_failed"})
+        self._desk.cancel_open()
         try:
             self.poll()
         except Exception as error:

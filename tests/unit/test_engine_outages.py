@@ -174,6 +174,23 @@ def test_a_bug_of_the_adapter_on_the_way_out_stops_neither_the_other_cancels_nor
     assert "late fills could not be asked for: None is no list; the next run asks again" in caplog.text
 
 
+def test_a_bug_of_the_adapter_in_one_cancel_does_not_keep_the_kill_switch_from_the_others(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = _buy(watched), _buy(watched)
+    cancel = watched.venue.cancel
+
+    def fails_once(order_id: str) -> OrderUpdate:
+        if order_id == first:
+            raise KeyError("orderId")
+        answer: OrderUpdate = cancel(order_id)
+        return answer
+
+    monkeypatch.setattr(watched.venue, "cancel", fails_once)
+    watched.engine.activate_kill_switch("enough")
+    assert watched.venue.asked_for("cancel") == [[second]]
+
+
 def _cut(*_: object) -> list[Fill]:
     raise VenueError("history was cut")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 from pathlib import Path
 
 import apsw
@@ -254,7 +255,6 @@ def test_a_newer_dead_letter_file_is_refused(path: Path) -> None:
 
 
 def test_a_disk_that_is_full_at_the_start_is_waited_for(path: Path) -> None:
-    resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
