@@ -1,16 +1,19 @@
-"""The socketpair between the supervisor and one worker: one msgspec message per packet, neither side ever blocks.
+"""The socketpair between the supervisor and one of its processes: one msgspec message per packet, neither side ever blocks.
 
-Not a multiprocessing Connection: that unpickles what it reads and blocks on half a message. The end of file tells a worker that the
-supervisor is gone, and the supervisor that the worker is.
+Not a multiprocessing Connection: that unpickles what it reads and blocks on half a message. The end of file tells a process that the
+supervisor is gone, and the supervisor that the process is.
 """
 
 from __future__ import annotations
 
 import socket
+from typing import Literal
 
 import msgspec
 
 MESSAGE_MAX_BYTES = 64 * 1024
+
+PhaseName = Literal["loading", "recovering", "venue"]
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -19,9 +22,19 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     run_id: str
 
 
+class Phase(msgspec.Struct, frozen=True, tag="phase"):
+    """What the process does now takes long, and no heartbeat comes meanwhile; the next message ends it.
+
+    Each phase has a deadline of its own in the supervisor's configuration.
+    """
+
+    name: PhaseName
+
+
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     """Sent by the strategy's own cycle, never by a thread: a thread would go on beating for a hung strategy."""
 
+    progress: int = 0  # rises with every turn of the cycle and of its sleep; one that stands still is no sign of life
     cycles: int = 0
     orders: int = 0  # orders submitted in this run
     fills: int = 0
@@ -29,8 +42,22 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     position: float = 0.0  # net over all markets
     pnl: float = 0.0  # realized + unrealized
     unacked: int = 0  # records in the journal that are not yet acknowledged
+    journal_bytes: int = 0  # what they take in the journal
+    log_dropped: int = 0  # log records that this process dropped because more came than were taken
+    last_error: str = ""  # newest sentence of an error or warning that the strategy logged
     latency_ms: float | None = None  # median recorded -> acknowledged of the newest acks
     kill_switch: bool = False
+    hold: bool = False
+
+
+class WriterBeat(msgspec.Struct, frozen=True, tag="writer_beat"):
+    """Sent by the writer's own loop."""
+
+    progress: int = 0  # rounds of its loop
+    committed: int = 0  # records, since it started
+    commit_age_s: float = 0.0  # since it last proved by a commit that the database takes rows; an idle writer commits a probe
+    stalled: str = ""  # why the database cannot be written now; empty: it can
+    dead_letters: int = 0  # since it started
 
 
 class Draining(msgspec.Struct, frozen=True, tag="draining"):
@@ -38,6 +65,7 @@ class Draining(msgspec.Struct, frozen=True, tag="draining"):
 
     unacked: int
     journal: str
+    by_signal: int = 0  # the signal that made it leave, if it was one and not the supervisor
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
@@ -46,7 +74,7 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
     deadline_s: float
 
 
-Message = Ready | Heartbeat | Draining | Stop
+Message = Ready | Phase | Heartbeat | WriterBeat | Draining | Stop
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)

@@ -21,6 +21,10 @@ from horizon.errors import ConfigError
 DATABASE_VARIABLE = "HORIZON_DB"
 DEFAULT_FILE = "horizon.toml"
 DEFAULT_DATABASE = "horizon.db"
+CONFIG_VARIABLE = "HORIZON_CONFIG"
+SYSTEM_FILE = Path("/etc/horizon/horizon.toml")
+# What commands call the processes that are no strategies, and all of them.
+RESERVED_NAMES = ("all", "writer", "gateway", "supervisor")
 BUILT_IN_VENUES = ("paper",)
 BUILT_IN_FEEDS = ("simulated", "replay")
 
@@ -28,6 +32,9 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=86400)]
 Durability = Literal["process", "power"]
 OrphanPolicy = Literal["warn", "cancel", "hold"]
 Intent = Literal["journal", "committed"]
+OnHang = Literal["restart", "alert"]
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
 
 class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,6 +44,47 @@ class Database(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class Supervision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stop_timeout_s: Seconds = 20.0  # what a worker, and after them the writer, has to drain before it is killed
+    start_timeout_s: Seconds = 30.0  # to load a strategy's file; systemd is told "ready" at the latest then
+    recovery_timeout_s: Seconds = 300.0  # to recover; stands still while the writer or its disk has to be waited for
+    venue_timeout_s: Seconds = 60.0  # one call of a venue
+    degraded_after_s: Seconds = 3.0  # without a heartbeat
+    hang_after_s: Seconds = 10.0  # without a heartbeat: what on_hang says
+    probe_max_age_s: Seconds = 15.0  # the writer's last commit is younger than that, or the database does not count as alive
+    start_limit_burst: Annotated[int, msgspec.Meta(ge=0)] = (
+        5  # starts after crashes within the interval, then quarantine; 0: no limit
+    )
+    start_limit_interval_s: Seconds = 300.0
+    control_socket: Path | None = None  # default: control.sock in the folder beside the database
+
+
+class Logs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The stream on stderr, and one rotating file of JSON lines per process."""
+
+    format: LogFormat = "text"  # of the stream
+    level: LogLevel = "info"
+    folder: Path | None = None  # default: logs in the folder beside the database
+    max_bytes: Annotated[int, msgspec.Meta(ge=4096)] = 10_000_000  # of one file
+    keep: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 5  # older files of one process
+
+
+class MetricsServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the gateway serves /metrics, /healthz, /readyz and /status."""
+
+    enabled: bool = True
+    address: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 9100
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one strategy's processes may take of the host. None: no limit."""
+
+    nice: Annotated[int, msgspec.Meta(ge=0, le=19)] | None = None
+    cpus: list[Annotated[int, msgspec.Meta(ge=0)]] | None = None
+    memory_max_mb: Annotated[int, msgspec.Meta(ge=16)] | None = (
+        None  # MiB, with its helpers; above it is killed and started again
+    )
+    memory_high_mb: Annotated[int, msgspec.Meta(ge=16)] | None = None  # above it an alarm; default: 80 % of memory_max_mb
+    open_files: Annotated[int, msgspec.Meta(ge=64)] | None = None
 
 
 class FeedTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +107,9 @@ class StrategyTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     intent: Intent | None = None  # "committed": an order is sent only when it is a row of the database
     snapshot_every: Annotated[int, msgspec.Meta(ge=1)] | None = None  # cycles
     feeds: dict[str, FeedTable] | None = None
+    on_hang: OnHang = "restart"  # "alert": say so and leave it alone
+    hang_after_s: Seconds | None = None  # default: that of [supervisor]
+    limits: Limits = Limits()
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +118,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     path: Path
     database: Database
     supervisor: Supervision
+    logs: Logs
+    metrics: MetricsServer
     strategies: dict[str, StrategyTable]  # by name, in the file's order
 
     @property
@@ -81,13 +134,24 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 def load(path: str | Path) -> Config:
     """Read and check a `horizon.toml`. Raises: ConfigError, naming file and key."""
     file = _File(Path(path))
-    file.refuse_unknown(file.data, ("database", "supervisor", "strategies"))
+    file.refuse_unknown(file.data, ("database", "supervisor", "logs", "metrics", "strategies"))
     return Config(
         path=file.path.absolute(),
         database=_database(file),
         supervisor=file.decode(Supervision, "supervisor"),
+        logs=file.decode(Logs, "logs"),
+        metrics=file.decode(MetricsServer, "metrics"),
         strategies=_strategies(file),
     )
+
+
+def resolve_config(option: str | Path | None, folder: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The file that a command to a running supervisor means: --config, HORIZON_CONFIG, ./horizon.toml, /etc/horizon/horizon.toml."""
+    here = folder or Path.cwd()
+    named = option or environ.get(CONFIG_VARIABLE)
+    if named:
+        return here / Path(named).expanduser()
+    return here / DEFAULT_FILE if (here / DEFAULT_FILE).exists() or not SYSTEM_FILE.exists() else SYSTEM_FILE
 
 
 def resolve_database(option: str | Path | None, folder: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
@@ -201,8 +265,11 @@ def _strategies(file: _File) -> dict[str, StrategyTable]:
 
 def _strategy(file: _File, key: str) -> StrategyTable:
     keys = ("strategies", key)
-    strategy = file.decode(StrategyTable, *keys, apart=("feeds",))
+    strategy = file.decode(StrategyTable, *keys, apart=("feeds", "limits"))
+    limits = file.decode(Limits, *keys, "limits")
     name = strategy.name or key
+    if name in RESERVED_NAMES:
+        raise file.wrong(keys, f"{name!r} cannot be a strategy's name: commands use that word for something else")
     if not name.isprintable() or name != name.strip() or not name or len(name) > 100:
         raise file.wrong(keys, f"{name!r} cannot be a strategy's name: 1 to 100 printable characters, no space at either end")
     if not strategy.file.is_file():
@@ -212,7 +279,7 @@ def _strategy(file: _File, key: str) -> StrategyTable:
     feeds = None
     if "feeds" in file.table(*keys):
         feeds = {feed: _feed(file, (*keys, "feeds", feed)) for feed in file.table(*keys, "feeds")}
-    return msgspec.structs.replace(strategy, name=name, feeds=feeds)
+    return msgspec.structs.replace(strategy, name=name, feeds=feeds, limits=limits)
 
 
 def _feed(file: _File, keys: tuple[str, ...]) -> FeedTable:

@@ -10,6 +10,8 @@ from horizon.ids import strategy_lock_name
 
 JOURNAL_SUFFIX = ".journal"
 SOCKET_NAME = "writer.sock"
+CONTROL_SOCKET_NAME = "control.sock"
+METRICS_SOCKET_NAME = "metrics.sock"
 
 
 class DatabasePaths(NamedTuple):
@@ -38,6 +40,24 @@ class DatabasePaths(NamedTuple):
     @property
     def writer_log(self) -> Path:
         return self.folder / "writer.log"
+
+    @property
+    def desired(self) -> Path:
+        """What people decided about strategies: stopped by hand, in quarantine."""
+        return self.folder / "desired.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.folder / CONTROL_SOCKET_NAME
+
+    @property
+    def metrics_socket(self) -> Path:
+        """Where processes send what they count, and the gateway listens."""
+        return self.folder / METRICS_SOCKET_NAME
 
     @property
     def socket(self) -> Path:

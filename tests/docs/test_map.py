@@ -19,7 +19,7 @@ TOP_LEVEL = {
 LEVELS = (
     {"errors", "clock", "ids", "logs", "paths", "locks", "failpoints"},
     {"records", "config", "metrics"},
-    {"wire", "positions", "orders", "risk", "venues", "feeds", "channel", "testing"},
+    {"wire", "positions", "orders", "risk", "venues", "feeds", "channel", "control", "telemetry", "testing"},
     {"journal", "link", "recorder", "store"},
     {"writer", "operator"},
     {"engine", "desk", "lifecycle", "persistence", "turns", "not_there_yet", "context", "pipeline"},

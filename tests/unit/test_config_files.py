@@ -112,7 +112,7 @@ def test_a_file_of_a_windows_editor_is_read(tmp_path: Path) -> None:
         (
             strategy("zzz = 3"),
             "strategies.mm.zzz: unknown key; known here: file, name, interval, exchange, params, risk, "
-            "orphans, intent, snapshot_every, feeds",
+            "orphans, intent, snapshot_every, feeds, on_hang, hang_after_s, limits",
         ),
         ("[databse]", "databse: unknown key; did you mean database?"),
         ("[database]\ndurable = 1", "database.durable: unknown key; did you mean durability?"),
