@@ -12,11 +12,12 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from horizon.errors import ConfigError
+from horizon.paths import DatabasePaths
 
 DATABASE_VARIABLE = "HORIZON_DB"
 DEFAULT_FILE = "horizon.toml"
@@ -145,6 +146,22 @@ def load(path: str | Path) -> Config:
     )
 
 
+class Places(NamedTuple):
+    """What the commands need that look at a running or a dead supervisor: they work beside a file whose strategies are being changed."""
+
+    database: Database
+    logs: Logs
+    strategies: list[str]  # names, unchecked
+
+    @classmethod
+    def of(cls, path: Path) -> Places:
+        """Raises: ConfigError."""
+        file = _File(path)
+        tables = file.table("strategies")
+        names = [str(table["name"]) if isinstance(table, dict) and table.get("name") else key for key, table in tables.items()]
+        return cls(_database(file), file.decode(Logs, "logs"), names)
+
+
 def resolve_config(option: str | Path | None, folder: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
     """The file that a command to a running supervisor means: --config, HORIZON_CONFIG, ./horizon.toml, /etc/horizon/horizon.toml."""
     here = folder or Path.cwd()
@@ -152,6 +169,18 @@ def resolve_config(option: str | Path | None, folder: Path | None = None, enviro
     if named:
         return here / Path(named).expanduser()
     return here / DEFAULT_FILE if (here / DEFAULT_FILE).exists() or not SYSTEM_FILE.exists() else SYSTEM_FILE
+
+
+def resolve_control_socket(
+    option: str | Path | None, folder: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> Path:
+    """Where the supervisor of that file listens. Reads no more of it than that takes: a table that somebody is just writing must not keep
+    anybody else from stopping a strategy.
+
+    Raises: ConfigError.
+    """
+    file = _File(resolve_config(option, folder, environ))
+    return file.decode(Supervision, "supervisor").control_socket or DatabasePaths.of(_database(file).path).control_socket
 
 
 def resolve_database(option: str | Path | None, folder: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:

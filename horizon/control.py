@@ -6,10 +6,13 @@ members of its group may look (`Status`). Nothing here imports more than msgspec
 
 from __future__ import annotations
 
+import difflib
 import os
 import socket
-from collections.abc import Sequence
-from contextlib import closing
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -19,6 +22,7 @@ from horizon.errors import ExitCode, HorizonError
 REQUEST_MAX_BYTES = 16 * 1024
 REPLY_MAX_BYTES = 192 * 1024  # the kernel takes a packet of this size with its default buffers
 PROTOCOL = 1
+_AGAIN_S = 0.01
 
 
 # ---- requests
@@ -89,6 +93,7 @@ class ProcessStatus(msgspec.Struct, frozen=True):
     run_id: str = ""
     starts: int = 0  # incarnations under this supervisor
     restarts: int = 0  # of them, those after a crash, a hang or a limit
+    hangs: int = 0  # how often it was killed because it gave no sign of life
     uptime_s: float | None = None
     heartbeat_age_s: float | None = None
     next_start_s: float | None = None  # in backoff: until the next start
@@ -130,6 +135,7 @@ class StatusReply(msgspec.Struct, frozen=True, tag="status_reply"):
     writer: WriterHealth
     processes: list[ProcessStatus]  # the strategies in the order of the configuration, then writer and gateway
     log_dropped: int = 0  # entries that the supervisor's own sinks dropped
+    why_no_groups: str = ""  # why limits of memory are not the kernel's to keep (cgroup v2); empty: they are
 
     @property
     def strategies(self) -> list[ProcessStatus]:
@@ -172,6 +178,10 @@ class NoSupervisor(HorizonError):
     exit_code = ExitCode.NOBODY
 
 
+class _NotHeard(NoSupervisor):
+    """It hung up before it had read the request."""
+
+
 class RequestRefused(HorizonError):
     """The supervisor answered, and did not do it."""
 
@@ -180,42 +190,93 @@ class RequestRefused(HorizonError):
         self.exit_code = ExitCode(exit_code)
 
 
-_request_encoder = msgspec.msgpack.Encoder()
+class _AnyEnvelope(msgspec.Struct, frozen=True):
+    """What every version of an envelope has in common."""
+
+    protocol: int
+
+
+_encoder = msgspec.msgpack.Encoder()
 _request_decoder = msgspec.msgpack.Decoder(Envelope)
+_any_envelope_decoder = msgspec.msgpack.Decoder(_AnyEnvelope)
 _reply_decoder: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
 def ask(path: Path, request: Request, timeout_s: float = 10.0) -> Reply:
     """Ask the supervisor whose control socket this is. Raises: NoSupervisor, RequestRefused."""
-    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as client:
-        client.settimeout(timeout_s)
+    deadline = time.monotonic() + timeout_s
+    while True:
         try:
-            connect(client, path)
-            client.send(_request_encoder.encode(Envelope(PROTOCOL, request)))
-            data = client.recv(REPLY_MAX_BYTES)
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise NoSupervisor(f"no supervisor runs here: nobody listens on {path}; `horizon up` starts one") from error
-        except PermissionError as error:
-            raise NoSupervisor(f"{path}: permission denied; ask as root, as the supervisor's user, or join its group") from error
-        except TimeoutError as error:
-            raise NoSupervisor(f"the supervisor on {path} did not answer within {timeout_s:g} s") from error
-        except OSError as error:
-            raise NoSupervisor(f"the supervisor on {path} cannot be asked: {error.strerror}") from error
+            data = _exchange(path, _encoder.encode(Envelope(PROTOCOL, request)), timeout_s, deadline)
+            break
+        except _NotHeard:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_AGAIN_S)
     if not data:
-        raise NoSupervisor(f"the supervisor on {path} hung up")
-    reply = _reply_decoder.decode(data)
+        raise NoSupervisor(f"the supervisor on {path} hung up; it may be ending")
+    try:
+        reply = _reply_decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise RequestRefused(
+            f"the answer of {path} is not understood ({error}): is it of another version?", ExitCode.FAILED
+        ) from error
     if isinstance(reply, Refused):
         raise RequestRefused(reply.reason, reply.exit_code)
     return reply
 
 
+def _exchange(path: Path, data: bytes, timeout_s: float, deadline: float) -> bytes:
+    with _connected(path, timeout_s) as client:
+        client.send(data)
+        _wait_at_most(client, socket.SO_RCVTIMEO, deadline - time.monotonic())
+        return client.recv(REPLY_MAX_BYTES)
+
+
+def pid_of(path: Path, timeout_s: float = 10.0) -> int:
+    """The process that listens there, by the word of the kernel; 0 where this one cannot see it. Raises: NoSupervisor."""
+    with _connected(path, timeout_s) as client:
+        pid: int = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))[0]
+    return pid
+
+
+@contextmanager
+def _connected(path: Path, timeout_s: float) -> Iterator[socket.socket]:
+    """A connection; whatever goes wrong with it is a NoSupervisor."""
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as client:
+        try:
+            # The kernel's own timeouts: a non-blocking socket is refused at once while many wait to be let in.
+            _wait_at_most(client, socket.SO_SNDTIMEO, timeout_s)
+            connect(client, path)
+            yield client
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NoSupervisor(f"no supervisor runs here: nobody listens on {path}; `horizon up` starts one") from error
+        except PermissionError as error:
+            raise NoSupervisor(f"{path}: permission denied; ask as root, as the supervisor's user, or join its group") from error
+        except BlockingIOError as error:
+            raise NoSupervisor(f"the supervisor on {path} did not answer within {timeout_s:g} s") from error
+        except (BrokenPipeError, ConnectionResetError) as error:
+            # The kernel says so only of what was not read: a crowd pushed us out before we had spoken, and it may be said again.
+            raise _NotHeard(f"the supervisor on {path} hung up; it may be ending") from error
+        except OSError as error:
+            raise NoSupervisor(f"the supervisor on {path} cannot be asked: {error.strerror or error}") from error
+
+
 def connect(client: socket.socket, path: Path) -> None:
-    """Through a descriptor of its folder: the name of a socket may have no more than 107 bytes. Raises: OSError."""
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        client.connect(f"/proc/self/fd/{folder}/{path.name}")
-    finally:
-        os.close(folder)
+    """Raises: OSError."""
+    with _short_name(path) as name:
+        client.connect(name)
+
+
+def bind(listener: socket.socket, path: Path) -> None:
+    """Raises: OSError."""
+    with _short_name(path) as name:
+        listener.bind(name)
+
+
+def protocol_of(data: bytes) -> int:
+    """The version that a request is written in, which need not be ours. Raises: msgspec.DecodeError."""
+    return _any_envelope_decoder.decode(data).protocol
 
 
 def decode_request(data: bytes) -> Envelope:
@@ -224,7 +285,22 @@ def decode_request(data: bytes) -> Envelope:
 
 
 def encode_reply(reply: Reply) -> bytes:
-    return _request_encoder.encode(reply)
+    return _encoder.encode(reply)
+
+
+@contextmanager
+def _short_name(path: Path) -> Iterator[str]:
+    """Through a descriptor of its folder: the name of a socket may have no more than 107 bytes. Raises: OSError."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+def _wait_at_most(client: socket.socket, option: int, timeout_s: float) -> None:
+    whole_s, part_s = divmod(max(timeout_s, 0.001), 1)
+    client.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(whole_s), int(part_s * 1e6)))
 
 
 # ---- what a status means
@@ -265,5 +341,7 @@ def names_of(status: StatusReply, names: Sequence[str]) -> list[str]:
         return known
     for name in names:
         if name not in known:
-            raise RequestRefused(f"there is no strategy {name!r}; there are {', '.join(known)}", ExitCode.USAGE)
-    return list(names)
+            near = difflib.get_close_matches(name, [*known, "all"], n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise RequestRefused(f"there is no strategy {name!r}; {hint}", ExitCode.USAGE)
+    return list(dict.fromkeys(names))

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 from prometheus_client import Counter
 
@@ -20,10 +20,11 @@ from horizon.clock import Clock
 from horizon.errors import AckTimeout, DeadLettered, Halt, JournalFull, RecordRejected, RiskError, VenueError
 from horizon.failpoints import ACTIVE, reach
 from horizon.ids import order_id
-from horizon.metrics import Metrics
+from horizon.metrics import Metrics, Tally
 from horizon.orders import OrderTable, Tracked, event_of_fill, next_event, same_content
 from horizon.persistence import Persistence
 from horizon.positions import Book
+from horizon.pulse import Pulse
 from horizon.records import Fill, FillConflict, Order, OrderEvent, OrderRequest, OrderStatus, RiskEvent, RiskEventType
 from horizon.risk import Exposure, RiskGate, Violations
 from horizon.venues.base import BareVenue, OrderUpdate, SimulatedVenue, VenueEvent
@@ -37,7 +38,14 @@ STRANGERS_REMEMBERED = 100_000  # without a database: fills of orders not in mem
 
 class Desk:
     def __init__(
-        self, venue: BareVenue, persistence: Persistence, gate: RiskGate, clock: Clock, *, commits_intent: bool = False
+        self,
+        venue: BareVenue,
+        persistence: Persistence,
+        gate: RiskGate,
+        clock: Clock,
+        pulse: Pulse,
+        *,
+        commits_intent: bool = False,
     ) -> None:
         """`commits_intent`: the venue hears of an order only when the order is a row of the database."""
         self.venue = venue
@@ -48,6 +56,9 @@ class Desk:
         self.metrics = Metrics()
         self.orders_made = 0
         self.fills_applied = 0
+        self.checks_passed = 0  # orders and changes that the risk checks let pass
+        self.checks_refused: dict[str, int] = {}  # by check
+        self.order_seconds = Tally()  # until the venue answered
         self.has_missed = False  # the venue could not be heard, and was not asked yet what it would have told
         self.known_until: float | None = None  # the newest fill's time at the venue; stands still while something is missed
         self.events_refused = 0  # what the venue told and cannot be recorded
@@ -59,6 +70,9 @@ class Desk:
         self._simulated = venue if isinstance(venue, SimulatedVenue) else None
         # A playback's fills are of orders that this strategy never sent, and its own all the same.
         self._vouches = bool(getattr(venue, "vouches", False))
+        # Around every call of the venue. One in this process answers at once, and is called thousands of times a second.
+        is_here = self._simulated is not None or hasattr(venue, "exhausted")
+        self.calling: Callable[[], AbstractContextManager[None]] = nullcontext if is_here else pulse.calling
         self._violations = Violations()
         self._strangers: OrderedDict[str, tuple[Fill, int]] = OrderedDict()  # fills of orders not in memory, with their seq
         self._conflicts: set[Fill] = set()
@@ -77,7 +91,10 @@ class Desk:
             self._commit(tracked)
         self._count("horizon_orders_submitted_total", order.order_side.value)
         try:
-            update = self.venue.submit(order)
+            asked_at = self._clock.monotonic()
+            with self.calling():
+                update = self.venue.submit(order)
+            self.order_seconds.observe(self._clock.monotonic() - asked_at)
         except Exception as error:
             self._change(tracked, OrderStatus.Submitted, f"fate unknown: {_text(error)}")
             log.warning("the fate of order %s is unknown: %s", order.id, _text(error), extra={"action": "order_unknown"})
@@ -106,7 +123,8 @@ class Desk:
         self._check(request, is_change=True)
         self._change(tracked, reason=f"amend to price {price!r}, size {size!r} is asked for")
         try:
-            update = self.venue.amend(order.id, price, size)
+            with self.calling():
+                update = self.venue.amend(order.id, price, size)
         except VenueError as error:
             self._change(tracked, reason=f"fate of the amend to price {price!r}, size {size!r} unknown: {error}")
             raise
@@ -120,7 +138,8 @@ class Desk:
         """Whether the venue confirmed it."""
         order = tracked.order
         try:
-            update = self.venue.cancel(order.id)
+            with self.calling():
+                update = self.venue.cancel(order.id)
         except VenueError as error:
             reason = f"fate of the cancel unknown: {error}"
             if reason != order.status_reason:  # a venue that is away is asked in every cycle
@@ -145,7 +164,7 @@ class Desk:
     def cancel_unrecorded(self) -> None:
         """On the way out of a run that can record nothing more: ask the venue to cancel, whatever it says."""
         for tracked in self.orders.open():
-            with suppress(Exception):
+            with suppress(Exception), self.calling():
                 self.venue.cancel(tracked.order.id)
 
     def evict(self, max_age_s: float) -> int:
@@ -168,7 +187,8 @@ class Desk:
         committed first would be the place from which a run that comes after a kill -9 asks.
         """
         try:
-            heard = self.venue.poll()
+            with self.calling():
+                heard = self.venue.poll()
         except Exception:
             self.has_missed = True
             raise
@@ -307,12 +327,14 @@ class Desk:
             self.gate.check(request, exposure, is_change=is_change)
         except RiskError as error:
             self._count("horizon_order_rejects_total", error.check)
+            self.checks_refused[error.check] = self.checks_refused.get(error.check, 0) + 1
             unrecorded = self._violations.note(error.check, request.market_id, self._clock.monotonic())
             if unrecorded is not None:
                 self._record(RiskEvent(RiskEventType.Violation, _describe(error, request, unrecorded), self._clock.now()))
             if error.check == "drawdown":
                 self.trip(f"drawdown: {error}")
             raise
+        self.checks_passed += 1
 
     def _make_order(self, request: OrderRequest) -> Tracked:
         """Give an order its id and record it as new: before the venue hears of it (P1)."""

@@ -22,6 +22,7 @@ from horizon.clock import SYSTEM_CLOCK, Clock
 from horizon.config import Durability, Intent, OrphanPolicy
 from horizon.desk import Desk
 from horizon.errors import ConfigError, NotThereYet, RecordRejected, RiskError, VenueError
+from horizon.figures import tell_figures
 from horizon.lifecycle import Lifecycle
 from horizon.link import Readable
 from horizon.metrics import Metrics
@@ -29,6 +30,7 @@ from horizon.not_there_yet import engine_method
 from horizon.orders import Tracked
 from horizon.paths import DatabasePaths
 from horizon.persistence import Persistence
+from horizon.pulse import Pulse
 from horizon.records import (
     EngineStatus,
     Fill,
@@ -55,7 +57,7 @@ class Engine:
     keeps `horizon.venues.base.Venue`, else the paper venue with the fees given here. `orphans` says what becomes of orders that
     earlier runs left open and whose end the venue does not tell: "warn" lists them, "cancel" also asks the venue to cancel them, "hold"
     sends no new order until a person has decided. `intent="committed"` sends an order only when it is a row of the database; the
-    default sends it when it lies in the journal.
+    default sends it when it lies in the journal. `pulse` is told when the run waits or asks its venue.
     Raises: NotThereYet, ConfigError; with a `strategy` also what `Recorder.open` raises, else its first record raises it.
     """
 
@@ -88,6 +90,7 @@ class Engine:
         clock: Clock = SYSTEM_CLOCK,
         orphans: str = "warn",
         intent: str = "journal",
+        pulse: Pulse | None = None,
     ) -> None:
         del exchange_key, exchange_secret, exchange_passphrase, clob_url, api_url, email, password, private_key, api_key
         if exchange_type != "paper" and venue is None:
@@ -107,6 +110,7 @@ class Engine:
             raise ConfigError("intent is 'committed' and there is no database to commit to: give db_path, or leave intent out")
         venue = venue or Paper(paper_fee_rate, paper_maker_fee_rate, paper_taker_fee_rate, paper_partial_fill_ratio, clock=clock)
         config = risk_config.to_config() if isinstance(risk_config, Risk) else risk_config or RiskConfig()
+        pulse = pulse or Pulse()
         self._pid = os.getpid()
         self._lock = TurnLock()
         self._clock = clock
@@ -119,9 +123,11 @@ class Engine:
             may_start_writer=may_start_writer,
             lock_timeout_s=lock_timeout_s,
             clock=clock,
+            pulse=pulse,
         )
         gate = RiskGate(config, clock.monotonic)
-        self._desk = Desk(venue, self._persistence, gate, clock, commits_intent=intent == "committed")
+        self._desk = Desk(venue, self._persistence, gate, clock, pulse, commits_intent=intent == "committed")
+        tell_figures(self._desk, self._persistence, self._lock)
         self._life = Lifecycle(self._persistence, self._desk, clock, orphans)
         self._closed = False
         _engines.add(self)
@@ -460,6 +466,16 @@ class Engine:
         return self._persistence.unacked
 
     @property
+    def unacked_bytes(self) -> int:
+        """What they take in the journal."""
+        return self._persistence.unacked_bytes
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it may cancel but not order."""
+        return self._desk.gate.hold_reason is not None
+
+    @property
     def latency_ms(self) -> float | None:
         """Median time from recorded to acknowledged over the newest acks."""
         return self._persistence.latency_ms
@@ -511,7 +527,8 @@ class Engine:
                 self._life.leave(timeout_s, reason)
             finally:
                 try:
-                    self._desk.venue.close()
+                    with self._desk.calling():
+                        self._desk.venue.close()
                 except Exception:
                     log.exception("the venue %s did not close", self._desk.venue.name, extra={"action": "venue_close"})
                 finally:

@@ -18,6 +18,7 @@ from horizon.channel import Channel, Heartbeat
 from horizon.config import Intent, OrphanPolicy, database_variable
 from horizon.errors import ConfigError, NotThereYet
 from horizon.feeds.base import Feed
+from horizon.lifeline import Lifeline
 from horizon.pipeline import Pipeline, pipelines_of
 from horizon.records import TEXT_MAX_BYTES, Market
 from horizon.risk import Risk, RiskConfig
@@ -56,6 +57,8 @@ class Assignment(NamedTuple):
     snapshot_every: int | None = None
     stop_timeout_s: float = 20.0
     channel: Channel | None = None  # to the supervisor, whose writer is used; None: a lone run, which may start one
+    lifeline: Lifeline | None = None  # of a process with a supervisor
+    log: logging.Handler | None = None  # whose `dropped` and `last_error` the supervisor is told
     observer: Observer | None = None  # of a lone run
 
 

@@ -62,7 +62,8 @@ class Lifecycle:
         if not self.has_started:
             self._record_start(config)
         if not self._is_connected:
-            self._desk.venue.connect()
+            with self._desk.calling():
+                self._desk.venue.connect()
             self._is_connected = True
         if self.take_missed_fills() and self._orphans():
             self._recovered = self._persistence.recover_again()  # some of them may be of orphans
@@ -122,8 +123,10 @@ class Lifecycle:
         venue, since = self._desk.venue, self._known_until()
         if since is None or not can_be_asked(venue):
             return 0
+        with self._desk.calling():
+            missed = venue.fills_since(since - OVERLAP_S)
         # Oldest first: whatever ends this half-way, the newest fill that was taken tells where to go on.
-        return self._desk.take_fills(sorted(venue.fills_since(since - OVERLAP_S), key=lambda fill: fill.timestamp))
+        return self._desk.take_fills(sorted(missed, key=lambda fill: fill.timestamp))
 
     def snapshot(self) -> None:
         if ACTIVE:
@@ -251,7 +254,9 @@ class Lifecycle:
         if orphan.event.exchange != venue.name or not can_be_asked(venue):
             return False
         try:
-            return self._take_end(orphan, venue.order_by_client_id(orphan.event.order_id))
+            with self._desk.calling():
+                update = venue.order_by_client_id(orphan.event.order_id)
+            return self._take_end(orphan, update)
         except VenueError as error:
             log.warning("order %s: %s", orphan.event.order_id, error, extra={"action": "orphan_unknown"})
             return False
@@ -270,7 +275,8 @@ class Lifecycle:
                 alive.append(orphan)
                 continue
             try:
-                update = venue.cancel(order_id)
+                with self._desk.calling():
+                    update = venue.cancel(order_id)
             except VenueError as error:
                 log.warning("the cancel of order %s was not answered: %s", order_id, error, extra={"action": "cancel_unknown"})
                 alive.append(orphan)

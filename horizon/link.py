@@ -23,6 +23,7 @@ from horizon.clock import Clock
 from horizon.errors import CommandRefused, DecodeError, LinkError, StoreError, VersionMismatch
 from horizon.journal import Journal
 from horizon.paths import SOCKET_NAME, DatabasePaths
+from horizon.pulse import Pulse
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Link:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
 
-    def hello(self, strategy: str, timeout_s: float) -> wire.Welcome:
+    def hello(self, strategy: str, timeout_s: float, pulse: Pulse) -> wire.Welcome:
         """Find or start a writer and be let in by it, once it has drained every older journal of the strategy.
 
         Raises: LinkError when nobody answers in time, VersionMismatch, StoreError with the writer's reason.
@@ -77,6 +78,7 @@ class Link:
         quiet_until, said = self._clock.monotonic() + _QUIET_S, ""
         greet_at = float("-inf")
         while (now := self._clock.monotonic()) < deadline:
+            pulse.turn()
             if now >= greet_at:
                 greet_at = now + _HELLO_EVERY_S
                 self._start_writer_if_gone()

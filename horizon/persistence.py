@@ -18,7 +18,9 @@ from horizon.errors import AckTimeout, ConfigError, DeadLettered, Halt, HorizonE
 from horizon.ids import new_run_id
 from horizon.journal import JournalReader
 from horizon.link import Readable
+from horizon.metrics import Tally
 from horizon.paths import DatabasePaths
+from horizon.pulse import Pulse
 from horizon.recorder import Recorder
 from horizon.records import Fill, Record
 from horizon.store.connection import open_reader
@@ -44,6 +46,7 @@ class Persistence:
         may_start_writer: bool,
         lock_timeout_s: float,
         clock: Clock,
+        pulse: Pulse,
     ) -> None:
         self.paths = paths
         self.halt: Halt | None = None  # why this run may record nothing more
@@ -52,6 +55,7 @@ class Persistence:
         self._may_start_writer = may_start_writer
         self._lock_timeout_s = lock_timeout_s
         self._clock = clock
+        self._pulse = pulse
         self._recorder: Recorder | None = None
         self._reader: apsw.Connection | None = None
         self._reader_since = 0.0
@@ -88,6 +92,14 @@ class Persistence:
         return self._recorder.unacked if self._recorder is not None else 0
 
     @property
+    def unacked_bytes(self) -> int:
+        return self._recorder.unacked_bytes if self._recorder is not None else 0
+
+    @property
+    def seconds_to_ack(self) -> Tally | None:
+        return self._recorder.seconds_to_ack if self._recorder is not None else None
+
+    @property
     def latency_ms(self) -> float | None:
         return self._recorder.latency_ms if self._recorder is not None else None
 
@@ -120,6 +132,7 @@ class Persistence:
             may_start_writer=self._may_start_writer,
             lock_timeout_s=self._lock_timeout_s,
             clock=self._clock,
+            pulse=self._pulse,
         )
         self._strategy = name
 

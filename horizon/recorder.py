@@ -36,7 +36,9 @@ from horizon.ids import new_run_id
 from horizon.journal import DEFAULT_BYTES, About, Journal
 from horizon.link import Link, Readable
 from horizon.locks import FileLock
+from horizon.metrics import Tally
 from horizon.paths import DatabasePaths
+from horizon.pulse import Pulse
 from horizon.records import Fill, Record
 from horizon.wire import Ack, Control
 
@@ -52,16 +54,26 @@ class Recorder:
     """One run of one strategy. Not thread-safe: the engine's one lock covers it (R25)."""
 
     def __init__(
-        self, paths: DatabasePaths, strategy: str, run_id: str, lock: FileLock, link: Link, journal: Journal, clock: Clock
+        self,
+        paths: DatabasePaths,
+        strategy: str,
+        run_id: str,
+        lock: FileLock,
+        link: Link,
+        journal: Journal,
+        clock: Clock,
+        pulse: Pulse,
     ) -> None:
         self.paths = paths
         self.strategy = strategy
         self.run_id = run_id
         self.dead_letters: set[int] = set()  # seqs of this run that lie in dlq.db
+        self.seconds_to_ack = Tally()  # from recorded to acknowledged, of the oldest record of each ack
         self._lock = lock
         self._link = link
         self._journal = journal
         self._clock = clock
+        self._pulse = pulse
         self._pid = os.getpid()
         self._in_cycle = False
         self._flushed_seq = 0
@@ -80,13 +92,14 @@ class Recorder:
         lock_timeout_s: float = 20.0,
         journal_bytes: int = DEFAULT_BYTES,
         clock: Clock = SYSTEM_CLOCK,
+        pulse: Pulse | None = None,
     ) -> Recorder:
         """Begin a run: nothing is recorded yet, and every older run of the strategy is drained.
 
         Raises: ConfigError, StrategyBusy, LinkError, StoreError, VersionMismatch, JournalError. Waits, with a warning, while the
         disk is full.
         """
-        run_id = new_run_id()
+        run_id, pulse = new_run_id(), pulse or Pulse()
         if not strategy.isprintable():
             raise ConfigError(f"the strategy name {strategy!r} cannot be stored or shown: leave out what cannot be printed")
         if any("\ud800" <= character <= "\udfff" for character in str(paths.database)):
@@ -94,19 +107,19 @@ class Recorder:
         if paths.database.is_dir():
             raise StoreError(f"{paths.database} is a folder: name the database in it")
         _make_folder(paths)
-        lock = _take_strategy_lock(paths, strategy, run_id, lock_timeout_s, clock)
+        lock = _take_strategy_lock(paths, strategy, run_id, lock_timeout_s, clock, pulse)
         with ExitStack() as undo:
             undo.callback(lock.release)
             link = Link(paths, run_id, durability, may_start_writer, clock)
             undo.callback(link.close)
-            welcome = link.hello(strategy, timeout_s)
+            welcome = link.hello(strategy, timeout_s, pulse)
             about = About(welcome.database_id, run_id, strategy, durability, os.getpid())
-            journal = _make_journal(paths, about, journal_bytes, link)
+            journal = _make_journal(paths, about, journal_bytes, link, pulse)
             if ACTIVE:
                 reach("worker.journal_made")
             undo.pop_all()
         log.info("run %s of %s records to %s", run_id, strategy, paths.database, extra={"action": "run_open", "run_id": run_id})
-        return cls(paths, strategy, run_id, lock, link, journal, clock)
+        return cls(paths, strategy, run_id, lock, link, journal, clock, pulse)
 
     @property
     def last_seq(self) -> int:
@@ -120,6 +133,11 @@ class Recorder:
     def unacked(self) -> int:
         """Records that the writer has not acknowledged yet."""
         return self._journal.unacked
+
+    @property
+    def unacked_bytes(self) -> int:
+        """What they take in the journal."""
+        return self._journal.head - self._journal.tail
 
     @property
     def control(self) -> Control:
@@ -229,6 +247,7 @@ class Recorder:
                 )
             if self.committed_seq < target:
                 self._link.wait(min(left, 0.05))
+                self._pulse.turn()
 
     def close(self) -> None:
         """Let go of the socket, the journal and the strategy's lock. The writer drains and removes the journal."""
@@ -243,9 +262,12 @@ class Recorder:
         fresh = set(ack.dead_letters) - self.dead_letters
         self.dead_letters |= fresh
         fills = sorted(seq for seq in fresh if self._journal.kind_of(seq) is Fill)
+        oldest = self._journal.oldest_unacked
         recorded_at = self._journal.trim(min(ack.committed_seq, self.last_seq))
-        if recorded_at is not None:
-            self._latencies.append(self._clock.monotonic() - recorded_at)
+        if recorded_at is not None and oldest is not None:
+            now = self._clock.monotonic()
+            self._latencies.append(now - recorded_at)
+            self.seconds_to_ack.observe(now - oldest)
         if fills:
             raise Halt(
                 f"the writer could not store a fill of {self.strategy} (seq {fills[0]}); it lies in {self.paths.dead_letters}. "
@@ -287,11 +309,14 @@ def _make_folder(paths: DatabasePaths) -> None:
         raise StoreError(f"{paths.folder}: the folder beside the database cannot be made: {error.strerror}") from error
 
 
-def _take_strategy_lock(paths: DatabasePaths, strategy: str, run_id: str, timeout_s: float, clock: Clock) -> FileLock:
+def _take_strategy_lock(
+    paths: DatabasePaths, strategy: str, run_id: str, timeout_s: float, clock: Clock, pulse: Pulse
+) -> FileLock:
     """One incarnation at a time (R10): wait for the last one to leave, then say who is still there."""
     lock = FileLock(paths.strategy_lock(strategy))
     until = clock.monotonic() + timeout_s
     while True:
+        pulse.turn()
         try:
             if lock.take(f"pid={os.getpid()} run={run_id} strategy={strategy}"):
                 return lock
@@ -318,7 +343,7 @@ def _describe(hint: str) -> str:
     return hint or "by an unknown process"
 
 
-def _make_journal(paths: DatabasePaths, about: About, capacity: int, link: Link) -> Journal:
+def _make_journal(paths: DatabasePaths, about: About, capacity: int, link: Link, pulse: Pulse) -> Journal:
     """Make the run's journal, waiting while the disk is full: time may cure that (R20)."""
     while True:
         try:
@@ -328,6 +353,7 @@ def _make_journal(paths: DatabasePaths, about: About, capacity: int, link: Link)
                 raise
             _say_disk_full(paths)
             link.wait(_DISK_FULL_POLL_S)
+            pulse.turn()
 
 
 def _say_disk_full(paths: DatabasePaths) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
 from typing import Any
 
 import msgspec
+from prometheus_client import REGISTRY
 
 from horizon import logs
 from horizon.channel import Heartbeat
@@ -25,10 +26,14 @@ from horizon.errors import AckTimeout, ConfigError, Halt, StoreStalled, Strategy
 from horizon.faults import Faults
 from horizon.feeds.base import Feed
 from horizon.job import Assignment, Job, config_of, job_of
+from horizon.metrics import Reading
 from horizon.not_there_yet import refuse_arguments
+from horizon.paths import DatabasePaths
+from horizon.pulse import HEARTBEAT_EVERY_S, Pulse, ToldPulse
 from horizon.records import Market, Quote, Side
 from horizon.risk import Risk, RiskConfig
 from horizon.stopping import Signals, Stopping
+from horizon.telemetry import Sender
 
 __all__ = ["Assignment", "assignment", "has_run", "run"]
 
@@ -36,7 +41,7 @@ log = logging.getLogger(__name__)
 
 EVICT_EVERY = 100  # cycles
 EVICT_AFTER_S = 300.0
-HEARTBEAT_EVERY_S = 1.0
+_ERROR_MAX = 500  # characters of the newest error that a heartbeat tells
 _LEAVING_S = 1.0  # of a stop's deadline, for what comes after the last ack
 
 assignment: Assignment | None = None  # left here by whoever runs a strategy's file; `run` takes it
@@ -104,6 +109,8 @@ def run(
 
 
 def _run(job: Job, assigned: Assignment) -> None:
+    pulse = Pulse() if assigned.channel is None else ToldPulse(assigned.channel)
+    pulse.turn()
     engine = Engine(
         job.risk,
         db_path=job.db_path,
@@ -114,17 +121,19 @@ def _run(job: Job, assigned: Assignment) -> None:
         lock_timeout_s=assigned.stop_timeout_s,
         orphans=job.orphans,
         intent=job.intent,
+        pulse=pulse,
     )
     # Only now: while it waits for a writer or a disk, there is nothing to drain and a signal may end it as it pleases.
     with Signals() as signals:
         stopping = Stopping(assigned, signals)
-        cycle = _Cycle(job, engine, stopping)
+        report = _Report(job, engine, assigned, pulse)
+        cycle = _Cycle(job, engine, stopping, report)
         reason = "ended"
         try:
             engine.recover_state()
             cycle.start()
             engine.start_run(job.name, config_of(job))
-            stopping.say_ready(engine.db_run_id() or "")
+            report.ready()
             reason = cycle.run()
             log.info("%s ends: %s", job.name, reason, extra={"action": "run_end"})
         except BaseException as error:
@@ -132,21 +141,25 @@ def _run(job: Job, assigned: Assignment) -> None:
             raise
         finally:
             cycle.stop()
-            _leave(engine, cycle, stopping, reason)
+            _leave(engine, stopping, report, reason)
 
 
-def _leave(engine: Engine, cycle: _Cycle, stopping: Stopping, reason: str) -> None:
+def _leave(engine: Engine, stopping: Stopping, report: _Report, reason: str) -> None:
     """End the run within its deadline; an error that is on its way already is not replaced by a missing ack."""
     failing = sys.exc_info()[1]
     in_a_hurry = isinstance(failing, KeyboardInterrupt)  # the second Ctrl-C
+    stopping.say_draining(engine.unacked, engine.journal_path)
     try:
         if not engine.has_halted:
             engine.end_run(reason)
     finally:
         # The last heartbeat has the late fills in it: what was told last is what the database holds.
-        cycle.tell_the_end()
+        report.tell_the_end()
         stopping.say_draining(engine.unacked, engine.journal_path)
-        _close(engine, 0.0 if in_a_hurry else max(0.0, stopping.deadline_s - _LEAVING_S), reason, failing)
+        try:
+            _close(engine, 0.0 if in_a_hurry else max(0.0, stopping.deadline_s - _LEAVING_S), reason, failing)
+        finally:
+            report.close()
 
 
 def _close(engine: Engine, timeout_s: float, reason: str, failing: BaseException | None) -> None:
@@ -158,13 +171,82 @@ def _close(engine: Engine, timeout_s: float, reason: str, failing: BaseException
         log.error("%s", error, extra={"action": "unacked"})
 
 
+class _Report:
+    """What the run tells of itself: the supervisor, the gateway, whoever watches a lone run. All of it comes from the cycle."""
+
+    def __init__(self, job: Job, engine: Engine, assigned: Assignment, pulse: Pulse) -> None:
+        self.cycles = 0
+        self._engine = engine
+        self._pulse = pulse
+        self._observer = assigned.observer
+        self._log = assigned.log
+        self._sender: Sender | None = None
+        if assigned.channel is not None and assigned.db_path is not None:
+            paths = DatabasePaths.of(assigned.db_path)
+            self._sender = Sender(paths.metrics_socket, job.name, engine.metrics.registry, REGISTRY)
+        self._clock = SYSTEM_CLOCK
+        self._beat_at = self._clock.monotonic()
+
+    def ready(self) -> None:
+        run_id = self._engine.db_run_id() or ""
+        if self._log is not None and hasattr(self._log, "set_run"):
+            self._log.set_run(run_id)
+        self._pulse.ready(run_id)
+
+    def turn(self) -> None:
+        """Called in every cycle, and many times a second in every sleep of it."""
+        if self._clock.monotonic() >= self._beat_at:
+            self._beat()
+        else:
+            self._pulse.turn()
+
+    @property
+    def due_in_s(self) -> float:
+        return max(0.0, self._beat_at - self._clock.monotonic())
+
+    def tell_the_end(self) -> None:
+        """The last heartbeat of a run that came to a cycle."""
+        if self.cycles:
+            self._beat()
+
+    def close(self) -> None:
+        if self._sender is not None:
+            self._sender.close()
+
+    def _beat(self) -> None:
+        now = self._clock.monotonic()
+        self._beat_at = now + HEARTBEAT_EVERY_S
+        status = self._engine.status()
+        heartbeat = Heartbeat(
+            cycles=self.cycles,
+            orders=self._engine.orders_submitted,
+            fills=self._engine.fills_applied,
+            open_orders=status.open_orders,
+            position=InventorySnapshot(self._engine.positions()).net,
+            pnl=status.total_pnl(),
+            unacked=self._engine.unacked,
+            journal_bytes=self._engine.unacked_bytes,
+            log_dropped=getattr(self._log, "dropped", 0),
+            last_error=getattr(self._log, "last_error", "")[:_ERROR_MAX],
+            latency_ms=self._engine.latency_ms,
+            kill_switch=status.kill_switch_active,
+            hold=self._engine.is_held,
+        )
+        self._pulse.beat(heartbeat)
+        if self._observer is not None:
+            self._observer.beat(heartbeat)
+        if self._sender is not None:
+            self._sender.maybe_send(now)
+
+
 class _Cycle:
     """The loop, and what it remembers between two rounds."""
 
-    def __init__(self, job: Job, engine: Engine, stopping: Stopping) -> None:
+    def __init__(self, job: Job, engine: Engine, stopping: Stopping, report: _Report) -> None:
         self._job = job
         self._engine = engine
         self._stopping = stopping
+        self._report = report
         self._clock = SYSTEM_CLOCK
         self._alive = dict(job.feeds)  # the feeds that are not exhausted
         self._has_unpaced = any(not feed.paced for feed in job.feeds.values())
@@ -174,9 +256,9 @@ class _Cycle:
         self._fills_seen = 0
         self._runtime_params: set[str] = set()
         self._faults = Faults(self._clock)
-        self._cycles = 0
-        self._snapshot_at = self._beat_at = self._clock.monotonic()
+        self._snapshot_at = self._clock.monotonic()
         self._has_heard = False  # everything that the venue told was taken in the newest cycle
+        engine.metrics.tell(self._feed_ages)
 
     def start(self) -> None:
         """Raises: ConfigError when a feed cannot be opened."""
@@ -219,28 +301,6 @@ class _Cycle:
                 self._sleep_until(next_at)
         return reason
 
-    def tell_the_end(self) -> None:
-        """The last heartbeat of a run that came to a cycle."""
-        if self._cycles:
-            self._beat()
-
-    def _beat(self) -> None:
-        self._beat_at = self._clock.monotonic() + HEARTBEAT_EVERY_S
-        status = self._engine.status()
-        self._stopping.tell(
-            Heartbeat(
-                cycles=self._cycles,
-                orders=self._engine.orders_submitted,
-                fills=self._engine.fills_applied,
-                open_orders=status.open_orders,
-                position=InventorySnapshot(self._engine.positions()).net,
-                pnl=status.total_pnl(),
-                unacked=self._engine.unacked,
-                latency_ms=self._engine.latency_ms,
-                kill_switch=status.kill_switch_active,
-            )
-        )
-
     def _is_played(self, is_event: bool) -> bool:
         """Whether nothing more will come: every recorded fill was taken, and no feed that is played to its end has an event left."""
         if not self._job.plays_back or (self._has_unpaced and is_event):
@@ -266,7 +326,7 @@ class _Cycle:
             except Exception as error:
                 self._faults.note(f"market {market.id}", error)
         engine.ship()
-        self._cycles += 1
+        self._report.cycles += 1
 
     def _snapshots(self) -> dict[str, FeedData]:
         """What every feed says now. One that is not paced knows no time but its own: its age is told by the newest of them."""
@@ -278,6 +338,11 @@ class _Cycle:
                 feed = feeds[name]
                 feeds[name] = msgspec.structs.replace(feed, age_s=max(feed.age_s or 0.0, newest - feed.timestamp))
         return feeds
+
+    def _feed_ages(self) -> Iterator[Reading]:
+        for name, feed in self._snapshots().items():
+            if (age_s := feed.age()) is not None:
+                yield Reading("horizon_feed_heartbeat_age_seconds", age_s, (name,))
 
     def _trade(self, market: Market, feeds: dict[str, FeedData]) -> None:
         """Ask a market's pipeline and make its quotes stand in the market."""
@@ -359,29 +424,25 @@ class _Cycle:
         return came
 
     def _housekeeping(self) -> None:
-        now = self._clock.monotonic()
+        now, cycles = self._clock.monotonic(), self._report.cycles
         # A replay has that many cycles in milliseconds; a snapshot a second is as good for it.
-        if self._cycles % self._job.snapshot_every == 0 and (not self._has_unpaced or now - self._snapshot_at >= 1.0):
+        if cycles % self._job.snapshot_every == 0 and (not self._has_unpaced or now - self._snapshot_at >= 1.0):
             self._engine.snapshot_positions()
             self._snapshot_at = now
-        if self._cycles % EVICT_EVERY == 0:
+        if cycles % EVICT_EVERY == 0:
             self._engine.evict_stale_orders(0.0 if self._has_unpaced else EVICT_AFTER_S)
-        self._beat_when_due()
-
-    def _beat_when_due(self) -> None:
-        if self._clock.monotonic() >= self._beat_at:
-            self._beat()
+        self._report.turn()
 
     def _wait_for_room(self) -> None:
         """A replay is faster than any disk: it waits for the writer instead of having its orders refused."""
         while not self._engine.room_for_orders() and self._stopping.stop_reason() is None:
             self._stopping.wait(self._engine, 0.05)
-            self._beat_when_due()
+            self._report.turn()
 
     def _sleep_until(self, until: float) -> None:
         while (left := until - self._clock.monotonic()) > 0 and self._stopping.stop_reason() is None:
-            self._stopping.wait(self._engine, min(left, max(0.0, self._beat_at - self._clock.monotonic())))
-            self._beat_when_due()
+            self._stopping.wait(self._engine, min(left, self._report.due_in_s))
+            self._report.turn()
 
 
 def _markets_by_event(markets: Sequence[Market]) -> dict[str, frozenset[str]]:

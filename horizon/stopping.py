@@ -1,4 +1,4 @@
-"""What tells a run to stop, and what it tells in return: signals, the supervisor's channel, whoever watches a lone run."""
+"""What tells a run to stop: signals, the supervisor, the supervisor's end. And what the run tells when it leaves."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from horizon.channel import Draining, Heartbeat, Ready, Stop
+from horizon.channel import Draining, Stop
 from horizon.engine import Engine
 from horizon.job import Assignment
 from horizon.link import Readable
+
+_LEAVING_S = 5.0  # beyond the deadline: then a process without a supervisor is ended
 
 
 class Stopping:
@@ -20,10 +22,12 @@ class Stopping:
 
     def __init__(self, assigned: Assignment, signals: Signals) -> None:
         self._channel = assigned.channel
+        self._lifeline = assigned.lifeline
         self.deadline_s = assigned.stop_timeout_s
-        self._observer = assigned.observer
         self._signals = signals
         self._reason: str | None = None
+        if self._lifeline is not None:
+            self._lifeline.outlive()
 
     def stop_reason(self) -> str | None:
         if self._reason is None and self._signals.received is not None:
@@ -34,27 +38,19 @@ class Stopping:
                     self._reason, self.deadline_s = "stopped by the supervisor", message.deadline_s
             if self._channel.closed:
                 self._reason = "the supervisor is gone"
+                if self._lifeline is not None:
+                    self._lifeline.leave_within(self.deadline_s + _LEAVING_S)
         return self._reason
-
-    def say_ready(self, run_id: str) -> None:
-        if self._channel is not None:
-            self._channel.send(Ready(run_id))
 
     def say_draining(self, unacked: int, journal: str) -> None:
         if self._channel is not None:
-            self._channel.send(Draining(unacked, journal))
+            self._channel.send(Draining(unacked, journal, self._signals.received or 0))
 
     def wait(self, engine: Engine, timeout_s: float) -> None:
         """Sleep as the engine does, but wake up for an order to stop."""
         readables: list[Readable] = [one for one in (self._channel, self._signals) if one is not None and one.fileno() >= 0]
         engine.wait(timeout_s, readables)
         self._signals.drain()
-
-    def tell(self, heartbeat: Heartbeat) -> None:
-        if self._channel is not None:
-            self._channel.send(heartbeat)
-        if self._observer is not None:
-            self._observer.beat(heartbeat)
 
 
 class Signals:

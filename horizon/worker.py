@@ -1,14 +1,15 @@
 """One strategy process under the supervisor: it becomes a session of its own, then runs the strategy's file as `__main__`.
 
 The file is the same that works alone: its `hz.run` finds the assignment that is left for it in `horizon.runner` and takes name, database
-and what else the strategy's table says from there. Nothing of the strategy is imported before this process has its name, its log and the
-kernel's word that it will hear of its parent's death.
+and what else the strategy's table says from there. Nothing of the strategy is imported before this process has its name, its log, its
+limits, an answer to the question what it is doing (faulthandler, in C: also for one that hangs with Python's lock in its hands) and the
+kernel's word that it does not outlive its parent for long.
 """
 
 from __future__ import annotations
 
-import ctypes
 import difflib
+import faulthandler
 import inspect
 import io
 import logging
@@ -19,49 +20,80 @@ import signal
 import socket
 import sys
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from horizon.channel import Channel
+import psutil
+
+from horizon.channel import Channel, Phase
 from horizon.config import BUILT_IN_VENUES, Config, FeedTable, StrategyTable
 from horizon.errors import ConfigError, ExitCode, Halt, HorizonError, StrategyError
+from horizon.lifeline import Lifeline, adopt_orphans, name_process
+from horizon.limits import enter, take_limits
 
 log = logging.getLogger(__name__)
 
 # Blocked by the supervisor around the start; taken off here, once the process has left the terminal's group.
 HELD_AT_START = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NAME = 15
 _LINE_MAX = 4096  # characters; a progress bar has no end of line
 
 
-def main(config: Config, end: socket.socket, log_handler: logging.Handler, supervisor_pid: int) -> None:
-    """The first function of the process. `config` holds one strategy. Never returns: leaves with an exit code of errors.py."""
+class Handed(Protocol):
+    """A descriptor that was handed over at the start of this process."""
+
+    def detach(self) -> int: ...
+
+
+def main(
+    config: Config,
+    end: socket.socket,
+    log_handler: logging.Handler,
+    supervisor_pid: int,
+    dump: Handed,
+    output: Handed,
+    group: Path | None = None,
+) -> None:
+    """The first function of the process. `config` holds one strategy. Never returns: leaves with an exit code of errors.py.
+
+    `dump` takes the answer to SIGUSR2, `output` what is written to descriptors 1 and 2, `group` is the cgroup of this incarnation.
+    """
     (strategy,) = config.strategies.values()
     _leave_the_terminal(strategy.name)
-    _hear_of_the_death_of(supervisor_pid)
-    printed = _log_to(log_handler)
+    lifeline = Lifeline(supervisor_pid, _patience_s(config, strategy))
+    adopt_orphans()
+    _answer_dumps(_taken(dump))
+    _write_to(_taken(output), log_handler)
+    printed = _log_to(log_handler, config.logs.level)
+    if group is not None:
+        _enter(group)
     # The supervisor's choice of "spawn" is not the strategy's: a process pool in it starts as it would alone.
     multiprocessing.set_start_method(None, force=True)
     end.setblocking(False)
     os.set_inheritable(end.fileno(), False)
+    channel = Channel(end)
     try:
-        code = run(config, strategy, Channel(end))
+        code = run(config, strategy, channel, lifeline, log_handler)
     finally:
         for stream in printed:
             stream.end_line()
         log_handler.close()
+        channel.receive()
+        if channel.closed:
+            _end_helpers()
     sys.exit(code)
 
 
-def run(config: Config, strategy: StrategyTable, channel: Channel) -> int:
+def run(config: Config, strategy: StrategyTable, channel: Channel, lifeline: Lifeline, log_handler: logging.Handler) -> int:
     """Run a strategy's file and return the exit code; whatever ends it is logged as a sentence."""
+    channel.send(Phase("loading"))
     # Imported here: the supervisor imports this module and wants neither ZeroMQ nor SQLite.
     from horizon import runner
 
     look_for_modules(strategy.file, config.folder)
     try:
+        take_limits(strategy.limits, f"{config.path}: strategies.{strategy.name}.limits")
         runner.assignment = runner.Assignment(
             name=strategy.name,
             db_path=config.database.path,
@@ -76,6 +108,8 @@ def run(config: Config, strategy: StrategyTable, channel: Channel) -> int:
             snapshot_every=strategy.snapshot_every,
             stop_timeout_s=config.supervisor.stop_timeout_s,
             channel=channel,
+            lifeline=lifeline,
+            log=log_handler,
         )
         run_file(strategy.file)
     except StrategyError as error:
@@ -159,29 +193,61 @@ def _refuse_unknown(options: dict[str, Any], signature: inspect.Signature, where
 
 def _leave_the_terminal(name: str) -> None:
     os.setsid()
-    _prctl(_PR_SET_NAME, ctypes.c_char_p(f"hz:{name}".encode()[:15]))
+    name_process(f"hz:{name}")
     # What Ctrl-C sent to the group that this process has just left is forgotten; what was sent to it alone is not.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_AT_START)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _hear_of_the_death_of(supervisor_pid: int) -> None:
-    _prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGTERM))
-    if os.getppid() != supervisor_pid:  # it died before the kernel was asked
-        sys.exit(ExitCode.NOBODY)
+def _patience_s(config: Config, strategy: StrategyTable) -> float:
+    """How long a healthy worker may be busy with one thing."""
+    supervision = config.supervisor
+    return max(supervision.stop_timeout_s, strategy.hang_after_s or supervision.hang_after_s, supervision.venue_timeout_s)
 
 
-def _prctl(option: int, argument: ctypes.c_char_p | ctypes.c_ulong) -> None:
-    if ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+def _taken(handed: Handed) -> int:
+    fd = handed.detach()
+    os.set_inheritable(fd, False)
+    return fd
 
 
-def _log_to(handler: logging.Handler) -> list[_Printed]:
+def _answer_dumps(fd: int) -> None:
+    faulthandler.enable(fd)
+    faulthandler.register(signal.SIGUSR2, fd, all_threads=True)
+
+
+def _write_to(fd: int, log_handler: logging.Handler) -> None:
+    """Make a pipe to the supervisor what C libraries, the interpreter's last words and helpers write to.
+
+    It is non-blocking, for helpers too: what does not fit is an error of their write, and no strategy waits for a reader. The log goes
+    to what was stderr before once the supervisor is gone.
+    """
+    log_handler.stderr_fd = os.dup(2)  # type: ignore[attr-defined]
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+
+
+def _enter(group: Path) -> None:
+    try:
+        enter(group)
+    except OSError as error:
+        log.warning("%s cannot be entered (%s); the supervisor looks at this strategy's memory instead", group, error.strerror)
+
+
+def _end_helpers() -> None:
+    """Without a supervisor nobody else ends what the strategy has started."""
+    with suppress(psutil.Error):
+        for helper in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                helper.kill()
+
+
+def _log_to(handler: logging.Handler, level: str) -> list[_Printed]:
     """Send the log and all that is printed to one handler."""
     logging.root.addHandler(handler)
-    logging.root.setLevel(logging.INFO)
+    logging.root.setLevel(level.upper())
     printed = [_Printed(handler, "stdout", logging.INFO), _Printed(handler, "stderr", logging.WARNING)]
     sys.stdout, sys.stderr = printed
     return printed

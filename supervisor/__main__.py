@@ -14,41 +14,54 @@ from functools import partial
 from pathlib import Path
 
 import horizon
-from horizon import worker
 from horizon.cli.output import emit
-from horizon.config import DEFAULT_FILE, Config, load
-from horizon.errors import ConfigError, HorizonError, StoreError, is_disk_full
+from horizon.config import DEFAULT_FILE, Config
+from horizon.control import Reload
+from horizon.errors import HorizonError, StoreError, is_disk_full
 from horizon.locks import FileLock
 from horizon.paths import DatabasePaths
-from supervisor.child import start_worker, start_writer
+from supervisor.cgroups import Groups, NotDelegated
+from supervisor.child import start
+from supervisor.control import ControlServer
+from supervisor.log_channels import start_resource_tracker
+from supervisor.log_files import Sink
 from supervisor.loop import Supervisor
+from supervisor.notify import Notifier, end_when_hung
+from supervisor.reload import read
 from supervisor.report import report
+from supervisor.strangers import Strangers
 from supervisor.terminal import Terminal
+from supervisor.verbs import Verbs
 
 log = logging.getLogger("supervisor")
 
 _LAST_WORDS_S = 2.0
 _DISK_FULL_POLL_S = 2.0
+_SWITCH_S = 0.0005
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Supervise until all is over. Returns the exit code."""
     options = _parser().parse_args(arguments)
+    notifier = Notifier.from_environment()  # before any process is started, which would inherit the variables
+    if notifier.is_heard:
+        end_when_hung()
     # Before anything of multiprocessing is made: its queues and locks belong to a start method.
     multiprocessing.set_start_method("spawn")
+    start_resource_tracker()
     try:
-        config = _checked(options.config)
+        config = read(options.config)
         paths = DatabasePaths.of(config.database.path)
-        lock = _own(paths)
+        lock = _own(paths, notifier)
+        # Relative paths in a strategy's table, and in its file, are relative to horizon.toml.
+        os.chdir(config.folder)
+        try:
+            return _supervise(config, paths, options.duration, options.plain, notifier)
+        finally:
+            lock.release()
     except HorizonError as error:
         print(f"horizon up: {error}", file=sys.stderr)
         return error.exit_code
-    # Relative paths in a strategy's table, and in its file, are relative to horizon.toml.
-    os.chdir(config.folder)
-    try:
-        return _supervise(config, paths, options.duration, options.plain)
-    finally:
-        lock.release()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,16 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _checked(path: Path) -> Config:
-    """Raises: ConfigError."""
-    config = load(path)
-    if not config.strategies:
-        raise ConfigError(f'{path}: there is no strategy in it; add a table [strategies.NAME] with file = "..."')
-    worker.check_built_in_feeds(config)
-    return config
-
-
-def _own(paths: DatabasePaths) -> FileLock:
+def _own(paths: DatabasePaths, notifier: Notifier) -> FileLock:
     """Be the one supervisor of this database; waits while the disk is full (R20). Raises: StoreError."""
     lock = FileLock(paths.supervisor_lock)
     said = False
@@ -84,29 +88,57 @@ def _own(paths: DatabasePaths) -> FileLock:
         if not said:
             print(f"horizon up: the disk of {paths.folder} is full; waiting until there is room", file=sys.stderr, flush=True)
             said = True
+        notifier.status("waiting for room on the disk")
+        notifier.extend(time.monotonic(), 10 * _DISK_FULL_POLL_S)
         time.sleep(_DISK_FULL_POLL_S)
     raise StoreError(f"{paths.database} is already supervised ({lock.hint()}); stop that one first, or use another database")
 
 
-def _supervise(config: Config, paths: DatabasePaths, duration_s: float | None, plain: bool) -> int:
-    terminal = Terminal(plain)
+def _supervise(config: Config, paths: DatabasePaths, duration_s: float | None, plain: bool, notifier: Notifier) -> int:
+    """Raises: HorizonError when something is wrong that shows before anything is started."""
+    groups, why_no_groups = _groups()
+    terminal = Terminal(plain, as_json=config.logs.format == "json")
     terminal.start()
-    logging.root.addHandler(terminal.handler())
-    logging.root.setLevel(logging.INFO)
-    names = list(config.strategies)
-    log.info("horizon %s runs %s on %s", horizon.__version__, ", ".join(names), paths.database)
-    supervisor = Supervisor(
-        paths,
-        writer=partial(start_writer, config, terminal.say),
-        workers={name: partial(start_worker, config, name, terminal.say) for name in names},
-        stop_timeout_s=config.supervisor.stop_timeout_s,
-        show=terminal.show,
-    )
-    exit_code = supervisor.run(duration_s)
-    _hear_last_words()
-    terminal.close(_LAST_WORDS_S)
+    sink = Sink(config.logs, paths, terminal)
+    sink.start()
+    sink.hear_own_log()
+    try:
+        supervisor = Supervisor(
+            config,
+            paths,
+            partial(start, sink, groups),
+            terminal.show,
+            sink=sink,
+            notifier=notifier,
+            strangers=Strangers(),
+            groups=groups,
+            why_no_groups=why_no_groups,
+        )
+        verbs = Verbs(supervisor)
+        control = ControlServer(config.supervisor.control_socket or paths.control_socket, verbs.answer)
+        control.open()
+        try:
+            supervisor.steered_by(control, lambda: verbs.answer(Reload(), "SIGHUP"))
+            log.info("horizon %s runs %s on %s", horizon.__version__, ", ".join(config.strategies), paths.database)
+            exit_code = supervisor.run(duration_s)
+        finally:
+            control.close()
+    finally:
+        _hear_last_words()
+        sink.close(_LAST_WORDS_S)
+        terminal.close(_LAST_WORDS_S)
+        if groups is not None:
+            groups.close()
     emit("\n".join(report(supervisor, config.database.path)))
     return exit_code
+
+
+def _groups() -> tuple[Groups | None, str]:
+    """Where strategies get control groups of their own, or why there are none."""
+    try:
+        return Groups.open(), ""
+    except NotDelegated as error:
+        return None, str(error)
 
 
 def _hear_last_words() -> None:

@@ -1,7 +1,7 @@
 """One incarnation of one process: its pid, the channel to it, how it is stopped and how it ended.
 
-A worker is a multiprocessing process of the spawn context, the writer a subprocess; both are started from the loop's thread, because a
-child that asked for a signal at its parent's death gets it when the *thread* that started it ends.
+A worker is a multiprocessing process of the spawn context, writer and gateway are subprocesses; all are started from the loop's thread,
+because a child that asked for a signal at its parent's death gets it when the *thread* that started it ends.
 """
 
 from __future__ import annotations
@@ -11,15 +11,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing.reduction import DupFd
+from pathlib import Path
+from typing import Any
 
 from horizon import channel, worker
 from horizon.channel import Channel, Stop
 from horizon.config import Config
-from supervisor.log_channels import LineChannel, LogChannel, Sink
+from supervisor.cgroups import Group, Groups
+from supervisor.dumps import Dump
+from supervisor.log_channels import LineChannel, LogChannel
+from supervisor.log_files import Sink
+from supervisor.output import Output
 
-TERM_GRACE_S = 2.0
+TERM_GRACE_S = 2.0  # between SIGTERM and SIGKILL; half of it for a stack dump, if the process still lives then
+DUMP_WITHIN_S = 2.0  # what a process that hangs has to say where, before it is killed
+UNKILLABLE_AFTER_S = 3.0  # a killed process that is still there sits in the kernel, mostly before a disk that does not answer
 
 
 class Child:
@@ -28,23 +37,39 @@ class Child:
     Not multiprocessing's sentinel: helpers that a strategy forked keep that open after the worker's death.
     """
 
-    def __init__(self, pid: int, end: Channel, poll: Callable[[], int | None], started_at: float) -> None:
+    def __init__(
+        self,
+        pid: int,
+        end: Channel,
+        poll: Callable[[], int | None],
+        started_at: float,
+        dump: Dump | None = None,
+        output: Output | None = None,
+        group: Group | None = None,
+    ) -> None:
         self.pid = pid
         self.pidfd = os.pidfd_open(pid)
         self.channel = end
         self.started_at = started_at
+        self.dump = dump
+        self.output = output
+        self.group = group
         self.stop_by: float | None = None  # monotonic; None: nobody wants it to stop
         self.was_forced = False  # the deadline passed
+        self.kill_at: float | None = None  # set when it is to be killed without being asked to stop
+        self.killed_at: float | None = None
+        self.said_unkillable = False
         self._poll = poll
         self._told = False
+        self._asked_where = False
 
     def exit_code(self) -> int | None:
         """None while it lives; a negative number is the signal that killed it."""
         with suppress(ChildProcessError):  # multiprocessing reaps when it starts another process
             if os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 return None
-        # Before it is reaped: until then its pid, which is the number of its group, belongs to nobody else.
-        self._kill_group()
+        # Before it is reaped: until then its pid, which is the number of its process group, belongs to nobody else.
+        self._kill_helpers()
         return self._poll()
 
     def stop(self, by: float) -> None:
@@ -52,31 +77,66 @@ class Child:
         self.stop_by = by
         self._told = False
 
+    def kill_soon(self, now: float) -> None:
+        """Kill it as soon as it has said where it hangs."""
+        if self.kill_at is None:
+            self.kill_at = now + DUMP_WITHIN_S if self.ask_where(now) else now
+
     def press(self, now: float) -> None:
-        """Ask it to stop, SIGTERM at the deadline, SIGKILL a moment later; never waits."""
-        assert self.stop_by is not None
+        """Ask it to stop, SIGTERM at the deadline, ask where it hangs, SIGKILL; never waits."""
+        if self.kill_at is not None:
+            if now >= self.kill_at or not (self.dump and self.dump.is_asked):
+                self.kill(now)
+            return
+        if self.stop_by is None:
+            return
         if not self._told:
             self._told = self.channel.send(Stop(max(0.0, self.stop_by - now)))
         if now >= self.stop_by + TERM_GRACE_S:
-            self.kill()
+            self.kill(now)
+        elif now >= self.stop_by + TERM_GRACE_S / 2:
+            self.ask_where(now)
         elif now >= self.stop_by and not self.was_forced:
             self.was_forced = True
             self._terminate()
 
-    def kill(self) -> None:
-        """SIGKILL, also for the helpers that it started in its process group."""
+    def ask_where(self, now: float) -> bool:
+        """Ask for its stacks, once in the course of its end. Returns whether an answer may come."""
+        if not self._asked_where and self.dump is not None:
+            self._asked_where = self.dump.ask(self.pid, now)
+        return self._asked_where
+
+    def kill(self, now: float) -> None:
+        """SIGKILL, also for the helpers that it started: those of its process group, and where it has a cgroup all of them."""
+        self.killed_at = now if self.killed_at is None else self.killed_at
         with suppress(ProcessLookupError):
             # Its group does not exist yet in its first milliseconds; the process does.
             os.kill(self.pid, signal.SIGKILL)
-        self._kill_group()
+        self._kill_helpers()
+
+    def is_unkillable(self, now: float) -> bool:
+        """Whether it was killed and is still there."""
+        return self.killed_at is not None and now - self.killed_at >= UNKILLABLE_AFTER_S
+
+    def rss_bytes(self) -> int | None:
+        """What it has in memory now; None when it has just ended."""
+        with suppress(OSError, IndexError, ValueError):
+            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+        return None
 
     def close(self) -> None:
         os.close(self.pidfd)
         self.channel.close()
+        if self.dump is not None:
+            self.dump.close()
+        if self.output is not None:
+            self.output.close()
 
-    def _kill_group(self) -> None:
+    def _kill_helpers(self) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
+        if self.group is not None:
+            self.group.kill()
 
     def _terminate(self) -> None:
         """SIGTERM, and SIGCONT after it: a stopped process would never see it."""
@@ -85,41 +145,87 @@ class Child:
             os.kill(self.pid, signal.SIGCONT)
 
 
-def start_worker(config: Config, name: str, sink: Sink, now: float) -> Child:
-    """Start the process of one strategy. Raises: OSError."""
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def start(sink: Sink, groups: Groups | None, config: Config, name: str, now: float) -> Child:
+    """Start the process of this name. Raises: OSError."""
+    if name == "writer":
+        command = [sys.executable, "-P", "-m", "horizon.writer", "--database", str(config.database.path), "--supervised"]
+        return _start_command("writer", [*command, "--durability", config.database.durability], sink, now, with_dump=True)
+    if name == "gateway":
+        command = [sys.executable, "-P", "-m", "supervisor.gateway", "--config", str(config.path)]
+        return _start_command("gateway", command, sink, now, with_dump=False)
+    group = None if groups is None else groups.make(name, config.strategies[name].limits)
+    try:
+        return _start_worker(name, config, sink, now, group)
+    except BaseException:
+        if groups is not None and group is not None:
+            groups.let_go(group)
+        raise
+
+
+def _start_worker(name: str, config: Config, sink: Sink, now: float, group: Group | None) -> Child:
     log = LogChannel(name, sink)
     ours, theirs = channel.pair()
+    dump, output = Dump(), Output()
     process = multiprocessing.get_context("spawn").Process(
-        target=worker.main, args=(config.only(name), theirs, log.worker_end(), os.getpid()), name=name
+        target=worker.main,
+        args=(config.only(name), theirs, log.worker_end(), os.getpid(), _Handed(dump.fd), _Handed(output.write_end)),
+        kwargs={"group": None if group is None else group.folder},
+        name=name,
     )
     try:
         with _signals_held(), theirs:
             process.start()
+    except BaseException:
+        ours.close()
+        dump.close()
+        output.close()
+        raise
     finally:
+        output.let_go()
         log.let_go()
     assert process.pid is not None
-    return Child(process.pid, Channel(ours), lambda: process.exitcode, now)
+    return Child(process.pid, Channel(ours), lambda: process.exitcode, now, dump, output, group)
 
 
-def start_writer(config: Config, sink: Sink, now: float) -> Child:
-    """Start the process that owns the database. Raises: OSError."""
-    log = LineChannel("writer", sink)
+def _start_command(name: str, command: Sequence[str], sink: Sink, now: float, with_dump: bool) -> Child:
+    log = LineChannel(name, sink)
     ours, theirs = channel.pair()
-    command = [sys.executable, "-P", "-m", "horizon.writer", "--database", str(config.database.path)]
-    command += ["--durability", config.database.durability, "--supervised", "--channel-fd", str(theirs.fileno())]
+    dump = Dump() if with_dump else None
+    handed = [theirs.fileno()] if dump is None else [theirs.fileno(), dump.fd]
+    options = [f"--channel-fd={handed[0]}", *(f"--dump-fd={fd}" for fd in handed[1:])]
     try:
         with theirs:
             process = subprocess.Popen(  # noqa: S603
-                command,
+                [*command, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log.write_end,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=handed,
                 start_new_session=True,
             )
+    except BaseException:
+        ours.close()
+        if dump is not None:
+            dump.close()
+        raise
     finally:
         log.let_go()
-    return Child(process.pid, Channel(ours), process.poll, now)
+    log.pid = process.pid
+    return Child(process.pid, Channel(ours), process.poll, now, dump)
+
+
+class _Handed:
+    """A descriptor as an argument of a process's start; there `detach()` returns its number."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        handed: Any = DupFd(self._fd)  # known only while a process is being started
+        return type(handed), (handed.fd,)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 Never a queue shared by workers: who is killed while it holds the queue's lock silences everybody for good. A queue per incarnation
 dies with it. The supervisor closes its copy of the write end right after the start, so that the death of the worker is the end of the
-file and the receiver thread ends by itself; `MultiProcessingHandler.close()` would wait five seconds for it and is never called by us.
+file and the receiver thread ends by itself; `MultiProcessingHandler.close()` would wait five seconds for it and is never called.
 
 Here are both ends: `LogChannel` and `LineChannel` in the supervisor, `WorkerLog` in the worker.
 """
@@ -12,35 +12,59 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import select
+import socket
+import stat
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing
+from multiprocessing import resource_tracker
 from multiprocessing.queues import Queue
+from pathlib import Path
 
 from multiprocessing_logging import MultiProcessingHandler
 
-from horizon.logs import TextFormatter
-
-Sink = Callable[[str], None]  # takes one log entry; called by any thread; may wait, so the supervisor's loop never calls it
+from horizon.logs import TextFormatter, redacted_text
+from supervisor.log_files import Sink as Sink
+from supervisor.log_files import entry_from
+from supervisor.rate import BURST, LINES_PER_S, Rate
 
 WAITING_MAX = 2000  # records of one worker on their way to the sink; what comes on top is dropped and counted
 TEXT_MAX = 8192  # characters of one text of a record
 LEAVE_WITHIN_S = 2.0
+_TRACEBACK = "Traceback (most recent call last):"
+_TRACEBACK_LINES = 500
+
+
+def start_resource_tracker() -> None:
+    """Have multiprocessing start the process that removes the semaphores of queues when this process is killed.
+
+    It complains on stderr then, and before a terminal that is stopped or a pipe that nobody reads it would wait for ever: so it gets none.
+    """
+    if sys.stderr is None:  # there is none
+        return
+    stderr = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 class LogChannel:
     """The supervisor's end. multiprocessing's start method must be "spawn" before one is made."""
 
-    def __init__(self, worker: str, sink: Sink) -> None:
-        self._handler = MultiProcessingHandler(f"log of {worker}", _Forward(worker, sink))
-        self._worker = worker
+    def __init__(self, process: str, sink: Sink) -> None:
+        self._handler = _Receiver(f"log of {process}", _Forward(process, sink))
+        self._process = process
 
     def worker_end(self) -> WorkerLog:
         """To be pickled into the worker's process, as an argument of its start."""
-        return WorkerLog(self._handler.queue, self._worker, os.getpid())
+        return WorkerLog(self._handler.queue, self._process, os.getpid())
 
     def let_go(self) -> None:
         """After the start: with the supervisor's copy closed, only the worker holds the write end."""
@@ -48,35 +72,92 @@ class LogChannel:
 
 
 class LineChannel:
-    """The log of a process that is no multiprocessing child (the writer): what it writes to its stderr, line by line.
+    """The log of a process that is no multiprocessing child (writer, gateway): what it writes to its stderr, line by line.
 
     A full pipe makes its writes fail instead of waiting: a supervisor that hangs must not stop the writer.
     """
 
     def __init__(self, process: str, sink: Sink) -> None:
+        self.pid: int | None = None  # said with lines that do not say it themselves
+        self._process = process
+        self._sink = sink
         read_end, self.write_end = os.pipe()
         fcntl.fcntl(self.write_end, fcntl.F_SETFL, os.O_NONBLOCK)
-        threading.Thread(target=_forward_lines, args=(read_end, sink), name=f"log of {process}", daemon=True).start()
+        threading.Thread(target=self._forward, args=(read_end,), name=f"log of {process}", daemon=True).start()
 
     def let_go(self) -> None:
         os.close(self.write_end)
+
+    def _forward(self, read_end: int) -> None:
+        lines = Lines()
+        with open(read_end, "rb", buffering=0) as pipe:
+            while data := pipe.read(64 * 1024):
+                self._say(lines.feed(data))
+        self._say(lines.end())
+
+    def _say(self, texts: list[str]) -> None:
+        for text in texts:
+            level, entry = entry_from(text, self._process, self.pid)
+            self._sink.entry(self._process, level, entry)
+
+
+class Lines:
+    """Bytes of a pipe as texts: a line each, but a traceback whole."""
+
+    def __init__(self) -> None:
+        self._begun = b""
+        self._traceback: list[str] = []
+
+    def feed(self, data: bytes) -> list[str]:
+        """The texts that are complete now."""
+        *lines, self._begun = (self._begun + data).split(b"\n")
+        if len(self._begun) > TEXT_MAX:  # a progress bar has no end of line
+            lines.append(self._begun)
+            self._begun = b""
+        return [text for line in lines for text in self._texts(line)]
+
+    def end(self) -> list[str]:
+        """What is left at the end of the file."""
+        begun, self._begun = self._begun, b""
+        return [*self._texts(begun), *self._end_of_traceback()]
+
+    def _texts(self, line: bytes) -> list[str]:
+        text = line.decode(errors="backslashreplace").rstrip("\r")
+        if self._traceback or text == _TRACEBACK:
+            self._traceback.append(text)
+            # Between its first line and the one that names the exception, every line is set in.
+            is_over = len(self._traceback) > 1 and not text.startswith(" ")
+            return self._end_of_traceback() if is_over or len(self._traceback) >= _TRACEBACK_LINES else []
+        return [text] if text else []
+
+    def _end_of_traceback(self) -> list[str]:
+        whole, self._traceback = self._traceback, []
+        return ["\n".join(whole)] if whole else []
 
 
 class WorkerLog(logging.Handler):
     """The worker's end. Never waits and never raises: a log that is not read must not stop a strategy.
 
+    What comes faster than the supervisor shall take is dropped and counted; errors have a budget of their own, so that a flood of small
+    talk does not hide the sentence that says why.
     Once the supervisor is gone it goes to stderr, with what the supervisor had not taken yet. A fork of the worker goes to stderr too: it
     could die with the queue's lock in its hands.
     """
 
     def __init__(self, queue: Queue[logging.LogRecord], worker: str, supervisor_pid: int) -> None:
         super().__init__()
+        self.dropped = 0  # records since the start
+        self.last_error = ""  # the newest sentence of a warning or worse
+        self.stderr_fd = 2  # where it goes when the supervisor is gone
         self._queue = queue
         self._worker = worker
         self._supervisor_pid = supervisor_pid
+        self._run_id = ""
         self._pid = os.getpid()
         self._sent: deque[logging.LogRecord] = deque(maxlen=WAITING_MAX)
-        self._dropped = 0
+        self._unsaid = 0  # dropped, and not yet said in the log
+        self._small_talk = Rate(LINES_PER_S, BURST)
+        self._errors = Rate(LINES_PER_S, BURST)
         self._left = False
         # At exit the interpreter must not wait for a queue that nobody reads; `close` waits, and not for ever.
         queue.cancel_join_thread()
@@ -84,21 +165,27 @@ class WorkerLog(logging.Handler):
     def __reduce__(self) -> tuple[type[WorkerLog], tuple[Queue[logging.LogRecord], str, int]]:
         return WorkerLog, (self._queue, self._worker, self._supervisor_pid)
 
+    def set_run(self, run_id: str) -> None:
+        """Every record from now on belongs to this run."""
+        self._run_id = run_id
+
     def emit(self, record: logging.LogRecord) -> None:
-        plain = _plain(record)
+        if record.levelno >= logging.WARNING:
+            self.last_error = redacted_text(_message(record))
         if self._left or not self._is_heard():
             self._say_what_was_not_taken()
-            self._say_on_stderr(plain)
-        elif self._queue.qsize() >= WAITING_MAX:
-            self._dropped += 1
+            self._say_on_stderr(_plain(record))
+        elif self._is_too_much(record):
+            self.dropped += 1
+            self._unsaid += 1
         else:
-            if self._dropped:
-                self._send(_drop_notice(self._dropped))
-                self._dropped = 0
-            self._send(plain)
+            self._say_what_was_dropped()
+            self._send(_plain(record))
 
     def close(self) -> None:
         """Wait until all is delivered, within reason. What is logged later goes to stderr."""
+        if not self._left and self._is_heard():
+            self._say_what_was_dropped()
         deadline = time.monotonic() + LEAVE_WITHIN_S
         while not self._left and self._is_heard() and self._queue.qsize() and time.monotonic() < deadline:
             time.sleep(0.002)
@@ -107,7 +194,18 @@ class WorkerLog(logging.Handler):
         self._left = True
         super().close()
 
+    def _is_too_much(self, record: logging.LogRecord) -> bool:
+        rate = self._errors if record.levelno >= logging.ERROR else self._small_talk
+        return self._queue.qsize() >= WAITING_MAX or not rate.allows(time.monotonic())
+
+    def _say_what_was_dropped(self) -> None:
+        if self._unsaid:
+            sentence = f"{self._unsaid} log records were dropped here: more came than the supervisor takes"
+            self._unsaid = 0
+            self._send(logging.LogRecord(__name__, logging.WARNING, __file__, 0, sentence, None, None))
+
     def _send(self, record: logging.LogRecord) -> None:
+        record.__dict__.setdefault("run_id", self._run_id)
         self._sent.append(record)
         self._queue.put_nowait(record)
 
@@ -123,32 +221,52 @@ class WorkerLog(logging.Handler):
             self._sent.clear()
 
     def _say_on_stderr(self, record: logging.LogRecord) -> None:
-        # Not sys.stderr: the worker turns that into log records.
-        if sys.__stderr__ is not None:
-            record.name = f"{self._worker} {record.name}"
-            with suppress(OSError, ValueError):
-                sys.__stderr__.write(TextFormatter().format(record) + "\n")
-                sys.__stderr__.flush()
+        # Not sys.stderr: the worker turns that into log records. A fork knows only the one that its parent gave it.
+        record.name = f"{self._worker} {record.name}"
+        text = f"{TextFormatter().format(record)}\n".encode(errors="backslashreplace")
+        if not _write_without_waiting(self.stderr_fd if os.getpid() == self._pid else 2, text):
+            self.dropped += 1
+
+
+class _Receiver(MultiProcessingHandler):  # type: ignore[misc]
+    """Reads a worker's queue in a thread of its own, which ends with the worker."""
+
+    def close(self) -> None:
+        """Not what the package does: `logging` calls this at the end of the program, and would wait five seconds for each."""
 
 
 class _Forward(logging.Handler):
     """What the receiver thread hands each record to. The package calls `emit` without taking a lock; the sink has its own."""
 
-    def __init__(self, worker: str, sink: Sink) -> None:
+    def __init__(self, process: str, sink: Sink) -> None:
         super().__init__()
-        self._worker = worker
+        self._process = process
         self._sink = sink
-        self.setFormatter(TextFormatter())
 
     def emit(self, record: logging.LogRecord) -> None:
-        record.name = f"{self._worker} {record.name}"
-        self._sink(self.format(record))
+        self._sink.record(self._process, record)
 
 
-def _forward_lines(read_end: int, sink: Sink) -> None:
-    with open(read_end, encoding="utf-8", errors="backslashreplace") as lines:
-        for line in lines:
-            sink(line.rstrip("\n"))
+def _write_without_waiting(fd: int, data: bytes) -> bool:
+    """Write to a terminal, pipe, file or journald that may be stopped or full. False when not all of it was taken.
+
+    The descriptor is shared with whoever started the supervisor: it stays as it is, and the writing is done through one of our own.
+    """
+    try:
+        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            with closing(socket.socket(fileno=os.dup(fd))) as stream:
+                return stream.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) == len(data)
+        try:
+            own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError:  # a terminal of another user
+            ready = select.select([], [fd], [], 0)[1]
+            return bool(ready) and os.write(fd, data[: select.PIPE_BUF]) == len(data)
+        try:
+            return os.write(own, data) == len(data)
+        finally:
+            os.close(own)
+    except (OSError, ValueError):
+        return False
 
 
 _TRACEBACKS = logging.Formatter()
@@ -183,8 +301,3 @@ def _cut(value: object) -> str:
     except Exception as error:
         text = f"(no text: {type(error).__name__})"
     return text if len(text) <= TEXT_MAX else f"{text[:TEXT_MAX]} …[{len(text) - TEXT_MAX} characters cut]"
-
-
-def _drop_notice(dropped: int) -> logging.LogRecord:
-    sentence = f"{dropped} log records were dropped here: more came than the supervisor could show"
-    return logging.LogRecord(__name__, logging.WARNING, __file__, 0, sentence, None, None)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from supervisor.loop import Supervisor, describe_end
+from supervisor.loop import Supervisor
+from supervisor.policy import describe_end
 from supervisor.slot import Slot
 
 
@@ -39,5 +40,4 @@ def _stored(slot: Slot, left: Sequence[Path]) -> str:
     own = [path for path in left if path.stem in slot.runs]
     if not own:
         return "nothing unacknowledged"
-    unacked = slot.draining.unacked if slot.draining else slot.heartbeat.unacked
-    return f"{unacked} records unacknowledged by its last word, kept in {', '.join(map(str, own))} for the next start"
+    return f"{slot.unacked} records unacknowledged by its last word, kept in {', '.join(map(str, own))} for the next start"

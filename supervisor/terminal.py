@@ -7,48 +7,49 @@ must never be that one.
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from horizon.cli.live import StrategyRow, lines, table, wants_table
-from horizon.logs import TextFormatter
+from horizon.logs import as_json, as_text, entry_of, without_controls
 
-WAITING_MAX = 1000  # log entries of workers; their receivers wait for room, and then the workers drop and count
+WAITING_MAX = (
+    4_000_000  # characters of entries that wait for a terminal which does not keep up; the rest stands in the files only
+)
 LINES_EVERY_S = 5.0
 _LOOK_EVERY_S = 0.2
 _BATCH = 200
-# What a venue's error text must not do to a terminal. Line feed and tab stay.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Terminal:
-    """`say` and `show` may be called by any thread; only `say` waits."""
+    """`say` and `show` may be called by any thread and never wait. What was not shown is counted, and said when there is room again."""
 
-    def __init__(self, plain: bool = False) -> None:
-        self._screen: _Screen = _Lines() if plain or not wants_table(sys.stdout) else _Live()
-        self._entries: SimpleQueue[tuple[str, bool]] = SimpleQueue()
-        self._room = threading.Semaphore(WAITING_MAX)
+    def __init__(self, plain: bool = False, as_json: bool = False) -> None:
+        self.as_json = as_json  # of the entries; then nothing else is written, so that a program can read the stream
+        self._screen: _Screen = _Entries() if as_json else _Lines() if plain or not wants_table(sys.stdout) else _Live()
+        self._changed = threading.Condition()
+        self._entries: deque[str] = deque()
+        self._waiting = 0  # characters
+        self._not_shown = 0
         self._rows: Sequence[StrategyRow] = ()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="log sink", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="terminal", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def say(self, entry: str) -> None:
-        """A log entry of a worker: waits while the terminal does not keep up."""
-        self._room.acquire()
-        self._entries.put((entry, True))
-
-    def handler(self) -> logging.Handler:
-        """For the supervisor's own log: few entries, never waits."""
-        return _OwnLog(self._entries)
+        with self._changed:
+            if self._waiting >= WAITING_MAX:
+                self._not_shown += 1
+                return
+            self._entries.append(entry)
+            self._waiting += len(entry)
+            self._changed.notify()
 
     def show(self, rows: Sequence[StrategyRow]) -> None:
         self._rows = rows
@@ -62,7 +63,7 @@ class Terminal:
         broken = False
         while True:
             closing = self._closing.is_set()
-            entries = self._take()
+            entries = self._take(0.0 if closing else _LOOK_EVERY_S)
             if not broken:
                 try:
                     self._screen.write(entries, self._rows)
@@ -73,15 +74,21 @@ class Terminal:
             if closing and not entries:
                 return
 
-    def _take(self) -> list[str]:
-        entries: list[str] = []
-        with suppress(Empty):
-            while len(entries) < _BATCH:
-                entry, of_worker = self._entries.get(timeout=0 if entries or self._closing.is_set() else _LOOK_EVERY_S)
-                entries.append(_CONTROL.sub("?", entry))
-                if of_worker:
-                    self._room.release()
-        return entries
+    def _take(self, timeout_s: float) -> list[str]:
+        with self._changed:
+            if not self._entries and timeout_s:
+                self._changed.wait(timeout_s)
+            entries = [self._entries.popleft() for _ in range(min(_BATCH, len(self._entries)))]
+            self._waiting -= sum(map(len, entries))
+            if self._not_shown and not self._entries:
+                entries.append(self._say_what_was_not_shown())
+        return [without_controls(entry) for entry in entries]
+
+    def _say_what_was_not_shown(self) -> str:
+        missing, self._not_shown = self._not_shown, 0
+        sentence = f"{missing} entries were not shown here: the terminal did not keep up; `horizon logs` has them"
+        record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, sentence, None, None)
+        return as_json(entry_of(record, "supervisor")) if self.as_json else as_text(entry_of(record, "supervisor"))
 
 
 class _Screen(Protocol):
@@ -90,24 +97,31 @@ class _Screen(Protocol):
     def close(self) -> None: ...
 
 
-class _Lines:
+class _Entries:
+    """Entries to stderr, and nothing else."""
+
+    def write(self, entries: Sequence[str], rows: Sequence[StrategyRow]) -> None:  # noqa: ARG002
+        for entry in entries:
+            print(entry, file=sys.stderr)
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        pass
+
+
+class _Lines(_Entries):
     """Entries to stderr, and every few seconds one line per strategy to stdout."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + LINES_EVERY_S
 
     def write(self, entries: Sequence[str], rows: Sequence[StrategyRow]) -> None:
-        for entry in entries:
-            print(entry, file=sys.stderr)
-        sys.stderr.flush()
+        super().write(entries, rows)
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINES_EVERY_S
             for line in lines(rows):
                 print(line)
             sys.stdout.flush()
-
-    def close(self) -> None:
-        pass
 
 
 class _Live:
@@ -133,13 +147,3 @@ class _Live:
 
     def close(self) -> None:
         self._live.stop()
-
-
-class _OwnLog(logging.Handler):
-    def __init__(self, entries: SimpleQueue[tuple[str, bool]]) -> None:
-        super().__init__()
-        self._entries = entries
-        self.setFormatter(TextFormatter())
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._entries.put((self.format(record), False))

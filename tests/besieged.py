@@ -36,7 +36,9 @@ class Besieged:
         if like is not None:
             shutil.copytree(like, folder, ignore=shutil.ignore_patterns("*.sock"), dirs_exist_ok=True)
         tables = [f'[strategies.{name}]\nfile = "{name}.py"\n' for name in STRATEGIES]
-        (folder / "horizon.toml").write_text("\n".join(["[supervisor]", "stop_timeout_s = 30", *tables]))
+        (folder / "horizon.toml").write_text(
+            "\n".join(["[supervisor]", "stop_timeout_s = 30", "start_limit_burst = 0", "[metrics]", "enabled = false", *tables])
+        )
         for name in STRATEGIES:
             (folder / f"{name}.py").write_text(_FILE.format(tests=str(Path(__file__).parent), name=name))
         self._trap = folder / "trap"

@@ -22,8 +22,10 @@ DATA_VARIABLE = "HORIZON_TEST_DATA"
 # Asked for by their names, they fail where they cannot run: a green run that has tested nothing is the main risk.
 ON_DEMAND = {
     "slow": "they take minutes; `make test-power` runs them",
-    "root": "they mount small disks to fill them up; `make test-root` runs them",
+    "root": "they mount small disks to fill them up, or ask as other users; `make test-root` runs them",
+    "systemd": "they boot a machine with a systemd of its own; `make test-systemd` runs them",
     "compiler": "they make system calls fail by a library that has to be compiled; `make test-root` runs them",
+    "faketime": "they need libfaketime to turn the clock; `make test-root` runs them",
 }
 
 _DESELECTED = pytest.StashKey[dict[str, int]]()

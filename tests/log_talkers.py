@@ -11,7 +11,10 @@ import threading
 import time
 from itertools import count
 
+from horizon.config import Logs
+from horizon.paths import DatabasePaths
 from supervisor.log_channels import LogChannel
+from supervisor.log_files import Sink
 
 
 class Foreign:
@@ -43,6 +46,35 @@ def say_slowly(handler: logging.Handler) -> None:
     for number in count():
         log.info("line %d", number)
         time.sleep(0.005)
+
+
+def flood_with_errors_in_it(handler: logging.Handler) -> None:
+    log = _log(handler)
+    handler.set_run("run-1")  # type: ignore[attr-defined]
+    for number in count():
+        log.info("flood %d", number)
+        if number % 20_000 == 0:
+            log.error("error %d, %d dropped", number, handler.dropped)  # type: ignore[attr-defined]
+
+
+def trade(handler: logging.Handler, folder: str) -> None:
+    """A strategy that logs in every cycle, and counts its cycles in a file."""
+    import horizon as hz
+
+    os.chdir(folder)
+    log = _log(handler)
+    logging.root.addHandler(handler)
+
+    def quote(ctx: hz.Context) -> list[hz.Quote]:
+        log.info("cycle")
+        with open("cycles", "a") as file:
+            file.write(".")
+        with open("fills", "a") as file:
+            file.write("." * len(ctx.params["fills_this_cycle"]))
+        return [hz.Quote(0.49, 0.51, 1.0)]
+
+    feeds = {"coin": hz.Simulated("probability", seed=7, interval_s=0.01)}
+    hz.run("trader", markets=["coin"], feeds=feeds, pipeline=[quote], interval=0.02, db_path="trader.db")
 
 
 def say_strange_things(handler: logging.Handler) -> None:
@@ -95,7 +127,12 @@ def _log(handler: logging.Handler) -> logging.Logger:
 def supervise_and_die(lines_file: str) -> None:
     """A supervisor that takes no log, and is killed when its worker has said its lines."""
     taken = threading.Event()
-    channel = LogChannel("left", lambda entry: taken.wait(600))
+
+    class TakesNothing:
+        def record(self, process: str, record: logging.LogRecord) -> None:
+            taken.wait(600)
+
+    channel = LogChannel("left", TakesNothing())  # type: ignore[arg-type]
     worker = multiprocessing.get_context("spawn").Process(
         target=say_until_alone, args=(channel.worker_end(), os.getpid(), lines_file)
     )
@@ -110,14 +147,41 @@ def say_until_alone(handler: logging.Handler, supervisor_pid: int, lines_file: s
     log = _log(handler)
     for number in range(50):
         log.info("line %d", number)
-    with open(lines_file, "w"):
-        pass
+    with open(f"{lines_file}.new", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(f"{lines_file}.new", lines_file)
     while os.getppid() == supervisor_pid:
         time.sleep(0.005)
     log.info("the last line")
     handler.close()
 
 
+class Nowhere:
+    """A terminal that shows nothing."""
+
+    as_json = False
+
+    def say(self, entry: str) -> None:
+        pass
+
+
+def fill_log_files(database: str, incarnation: str) -> None:
+    """A supervisor that writes what two receivers take, until it is killed."""
+    sink = Sink(Logs(max_bytes=100_000, keep=1000), DatabasePaths.of(database), Nowhere())
+    sink.start()
+
+    def receive(receiver: str) -> None:
+        for number in count():
+            line = f"{incarnation} {receiver} {number} {'x' * 5000}"
+            sink.record("mm", logging.LogRecord("talker", logging.INFO, "", 0, line, None, None))
+
+    threading.Thread(target=receive, args=("old",)).start()
+    threading.Thread(target=receive, args=("new",)).start()
+
+
 if __name__ == "__main__":
     multiprocessing.set_start_method("spawn")
-    supervise_and_die(sys.argv[1])
+    if sys.argv[1] == "fill":
+        fill_log_files(*sys.argv[2:])
+    else:
+        supervise_and_die(sys.argv[1])

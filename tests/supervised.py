@@ -104,6 +104,7 @@ class Up:
 def configure(folder: Path, *traders: str, more: str = "") -> None:
     """A horizon.toml with traders, each on a market of its own name."""
     tables = [f'[strategies.{name}]\nfile = "{name}.py"\n' for name in traders]
-    (folder / "horizon.toml").write_text("\n".join(["[supervisor]", "stop_timeout_s = 15", more, *tables]))
+    metrics = [] if "[metrics]" in more else ["[metrics]", "enabled = false"]  # many tests at once have one port
+    (folder / "horizon.toml").write_text("\n".join(["[supervisor]", "stop_timeout_s = 15", more, *metrics, *tables]))
     for name in traders:
         (folder / f"{name}.py").write_text(TRADER.replace("MARKET", repr(name)))

@@ -90,7 +90,9 @@ def prepare(ground: Ground, workers: int, seed: int, durability: str) -> list[st
         tables.append(f'[strategies.{name}]\nfile = "{name}.py"\n')
     ground.config.write_text(
         f'[database]\npath = "data/chaos.db"\ndurability = "{durability}"\n\n'
-        f"[supervisor]\nstop_timeout_s = {_STOP_TIMEOUT_S}\n\n" + "\n".join(tables)
+        # Who is killed that often must not be given up, and the gateway is not among those that are tested.
+        f"[supervisor]\nstop_timeout_s = {_STOP_TIMEOUT_S}\nstart_limit_burst = 0\n\n[metrics]\nenabled = false\n\n"
+        + "\n".join(tables)
     )
     return names
 

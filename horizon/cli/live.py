@@ -1,4 +1,4 @@
-"""What runs now, as a table for a terminal or as lines for everything else. Used by `horizon run` and by the supervisor.
+"""What runs now, as a table for a terminal or as lines for everything else. Used by `horizon run`, `top` and by the supervisor.
 
 Rich is imported only when a table is drawn: a log file and a pipe do without it.
 """
@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 
 _TITLES = ("strategy", "state", "pid", "uptime", "cycles", "orders", "fills", "position", "pnl", "unacked", "latency")
 _DISPENSABLE = ("cycles", "pid", "uptime")  # what a narrow terminal does without, in this order
-_STEADY = {"state": "running", "pnl": "-123.45"}  # room for these from the start, so that the table does not jump
-_STYLES = {"running": "green", "done": "dim", "stopped": "dim"} | dict.fromkeys(("waiting", "starting", "stopping"), "yellow")
-_ALARM = "bold red"  # every other state: backoff, failed, kill switch
+_STEADY = {"state": "degraded", "pnl": "-123.45"}  # room for these from the start, so that the table does not jump
+_STYLES = (
+    dict.fromkeys(("running", "ready"), "green")
+    | dict.fromkeys(("waiting", "starting", "stopping"), "cyan")
+    | dict.fromkeys(("degraded", "backoff"), "bold yellow")
+    | dict.fromkeys(("done", "stopped"), "dim")
+)
+_ALARM = "bold red"  # every other state: quarantined, failed, kill switch
 
 
 class StrategyRow(NamedTuple):
@@ -55,7 +60,7 @@ def table(rows: Sequence[StrategyRow], width: int | None = None) -> Table:
         drawn.add_column(title, justify=justify, no_wrap=True, min_width=1 if is_name else widths[title])
     for row, line in zip(rows, cells, strict=True):
         # Text, not str: a strategy's name is data and must not be read as markup.
-        styles = {"state": _STYLES.get(row.state, _ALARM)}
+        styles = {"state": style_of(row.state)}
         drawn.add_row(*(Text(line[title], style=styles.get(title, "")) for title in shown))
     return drawn
 
@@ -70,6 +75,11 @@ def lines(rows: Sequence[StrategyRow]) -> list[str]:
 def wants_table(stream: IO[str]) -> bool:
     """Whether a stream is a terminal on which a refreshing table is welcome (NO_COLOR and TERM=dumb say no)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") not in ("dumb", "")
+
+
+def style_of(state: str) -> str:
+    """How a state is shown, in rich's words: what needs a person is red, what heals by itself yellow."""
+    return _STYLES.get(state, _ALARM)
 
 
 def _fitting(widths: Mapping[str, int], width: int) -> list[str]:

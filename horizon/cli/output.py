@@ -12,15 +12,17 @@ import msgspec
 from horizon.cli.text import Column, table
 
 
-def emit(text: str) -> None:
-    """Write text to stdout, at once. A reader that has gone (`| head`) has what it wanted: that is no error."""
+def emit(text: str) -> bool:
+    """Write text to stdout, at once. A reader that has gone (`| head`) has what it wanted: that is no error, and False."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
         _forget_stdout()
+        return False
     except KeyboardInterrupt:
         _forget_stdout()
         raise
+    return True
 
 
 def emit_json(value: object) -> None:

@@ -27,6 +27,7 @@ class Column(NamedTuple):
 
 class Table(NamedTuple):
     lines: list[str]
+    cells: list[list[str]]  # the same, cell by cell, each as wide as its column
     left_out: list[str]  # titles of columns that there was no room for
 
 
@@ -54,6 +55,15 @@ def rounded(value: float | Decimal | None, digits: int = 6) -> str:
 
 def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def size(count: float) -> str:
+    """How many bytes, in the largest unit that leaves a number above one: 512 B, 4.0 KiB, 1.3 GiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
 
 
 def utc(timestamp: float | None) -> str:
@@ -85,8 +95,12 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int |
     if width is not None:
         shown = _worth_showing(columns, widths, width)
         _shrink(columns, widths, shown, width)
-    lines = ["  ".join(_cell(columns[index], widths[index], row[index]) for index in shown).rstrip() for row in cells]
-    return Table(lines, [column.title for index, column in enumerate(columns) if index not in shown])
+    made = [[_cell(columns[index], widths[index], row[index]) for index in shown] for row in cells]
+    return Table(
+        ["  ".join(row).rstrip() for row in made],
+        made,
+        [column.title for index, column in enumerate(columns) if index not in shown],
+    )
 
 
 def one_line(text: str) -> str:

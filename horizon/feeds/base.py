@@ -25,11 +25,15 @@ class FeedData(msgspec.Struct, frozen=True):
 
     def is_stale(self, max_age_secs: float = STALE_AFTER_S) -> bool:
         """Whether the last update is older than this; a feed that never had one is stale."""
+        age_s = self.age()
+        return age_s is None or age_s > max_age_secs
+
+    def age(self) -> float | None:
+        """Seconds since the last update; None before the first."""
         if self.timestamp <= 0:
-            return True
+            return None
         # A replay's timestamps lie years back: its age is told by the feed, in the market's time.
-        age_s = time.time() - self.timestamp if self.age_s is None else self.age_s
-        return age_s > max_age_secs
+        return time.time() - self.timestamp if self.age_s is None else self.age_s
 
     def mid(self) -> float:
         """The middle of bid and ask, else the last price, else 0."""

@@ -126,6 +126,11 @@ class Store:
             self._dead_letters.mark_dismissed(*letter_of(command), now, command.who)
         return done
 
+    def probe(self) -> None:
+        """Commit something, to know that it can be done now. Raises: StoreStalled, StoreError."""
+        with translated(self._paths.database), transaction(self._connection):
+            self._connection.execute(QUERIES["probe"], {"now": self._clock.now()})
+
     def controls(self) -> dict[str, Control]:
         """What every strategy may do that is not free to do everything."""
         with translated(self._paths.database):

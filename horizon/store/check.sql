@@ -49,6 +49,9 @@ WHERE (:strategy IS NULL OR strategy = :strategy)
 ORDER BY rowid DESC
 LIMIT :limit;
 
+-- name: letter_depths
+SELECT strategy, count(*) FROM dead_letters WHERE dismissed_at IS NULL AND replayed_at IS NULL GROUP BY strategy;
+
 -- == Check: page by page ==
 
 -- name: fills_page

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import apsw
 
 from horizon.errors import StoreError
 from horizon.store.connection import BUSY_TIMEOUT_MS
-from horizon.store.sql import DEAD_LETTERS_STEPS
+from horizon.store.sql import CHECKS, DEAD_LETTERS_STEPS
 from horizon.store.translate import translated
 
 
@@ -28,3 +29,11 @@ def reader_of_letters(path: Path) -> apsw.Connection:
             connection.close()
             raise
     return connection
+
+
+def depths(path: Path) -> dict[str, int]:
+    """How many dead letters nobody has decided about, by strategy. Raises: StoreError, StoreStalled."""
+    if not path.exists():
+        return {}
+    with closing(reader_of_letters(path)) as connection, translated(path):
+        return {str(strategy): int(depth or 0) for strategy, depth in connection.execute(CHECKS["letter_depths"])}

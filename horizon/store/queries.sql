@@ -12,6 +12,10 @@ SELECT value FROM horizon_meta WHERE key = :key;
 -- name: set_meta
 UPDATE horizon_meta SET value = :value WHERE key = :key;
 
+-- name: probe
+-- A commit that stores nothing of anybody's, to know whether the database takes rows.
+INSERT INTO horizon_meta (key, value) VALUES ('probed_at', :now) ON CONFLICT (key) DO UPDATE SET value = excluded.value;
+
 -- name: table_names
 SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%';
 

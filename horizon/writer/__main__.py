@@ -16,6 +16,7 @@ def main() -> int:
     kind.add_argument("--private", action="store_true", help="belong to nobody, leave when no strategy needs it")
     kind.add_argument("--supervised", action="store_true", help="leave when the supervisor says so, or after the last strategy")
     parser.add_argument("--channel-fd", type=int, help="one end of a socketpair to the supervisor")
+    parser.add_argument("--dump-fd", type=int, help="where it writes what its threads do, when SIGUSR2 asks for it")
     arguments = parser.parse_args()
     if arguments.private and os.fork():
         # Not a child of the run that started it: it must neither become its zombie nor die with its group.
@@ -23,7 +24,13 @@ def main() -> int:
     # Imported behind the fork: ZeroMQ has threads.
     from horizon.writer.start import start
 
-    return start(arguments.database, arguments.durability, private=arguments.private, channel_fd=arguments.channel_fd)
+    return start(
+        arguments.database,
+        arguments.durability,
+        private=arguments.private,
+        channel_fd=arguments.channel_fd,
+        dump_fd=arguments.dump_fd,
+    )
 
 
 if __name__ == "__main__":

@@ -17,14 +17,16 @@ from typing import NoReturn
 import zmq
 
 from horizon import wire
-from horizon.channel import Channel, Ready, Stop
+from horizon.channel import Channel, Ready, Stop, WriterBeat
 from horizon.clock import Clock
 from horizon.errors import DecodeError, ForeignJournal, Halt, JournalCorrupt, StoreError, StoreStalled, WireError
 from horizon.failpoints import ACTIVE, reach
+from horizon.lifeline import Lifeline
 from horizon.locks import FileLock
 from horizon.metrics import Metrics
 from horizon.paths import SOCKET_NAME, DatabasePaths
 from horizon.store.append import Outcome, Store
+from horizon.telemetry import Sender
 from horizon.writer.batch import Batch, Gap, Run
 from horizon.writer.catchup import drained, is_dead, needs_reading, open_run, read_missing, remove
 from horizon.writer.commands import obey
@@ -37,6 +39,9 @@ _RETRY_S = (0.1, 5.0)  # after a full disk or an I/O error, doubling (R20)
 _REFUSE_FOR_S = 2.0  # how long a writer that cannot open its database tells so to those who ask
 _PRIVATE_IDLE_S = 5.0  # a private writer leaves when nobody needed it for this long (R15)
 _ORPHANED_MAX_S = 60.0  # how long a writer without a supervisor waits for the last strategy to leave
+_CLOSING_MAX_S = 60.0  # and how long its last checkpoint may take
+_BEAT_EVERY_S = 1.0
+_PROBE_EVERY_S = 5.0  # without a commit for so long, an idle writer proves that it still can
 # Five bytes each, so that an ack stays within one message. A run must hear of every one (R3): it would have to miss the acks of all these.
 _NEWEST_DEAD_LETTERS = 100_000
 _MESSAGES_A_ROUND = 1000  # so that no flood of them keeps the writer from committing
@@ -60,12 +65,14 @@ class Writer:
         channel: Channel | None,
         metrics: Metrics,
         clock: Clock,
+        lifeline: Lifeline | None = None,
     ) -> None:
         self._paths = paths
         self._lock = lock
         self._kind = kind
         self._durability = durability
         self._channel = channel
+        self._lifeline = lifeline
         self._metrics = metrics
         self._clock = clock
         self._store: Store | None = None
@@ -82,6 +89,12 @@ class Writer:
         self._look_at = 0.0
         self._list_at = 0.0
         self._needed_at = clock.monotonic()
+        self._rounds = 0
+        self._committed = 0  # records
+        self._dead_letters = 0
+        self._committed_at = clock.monotonic()
+        self._beat_at = 0.0
+        self._sender = Sender(paths.metrics_socket, None, metrics.registry) if channel is not None else None
         self._leave_when_alone = False
         self._leave_by: float | None = None
         self._leave_now = False
@@ -105,6 +118,7 @@ class Writer:
                 self._receive()
                 self._commit()
                 self._answer()
+                self._beat()
         finally:
             self._close()
 
@@ -156,6 +170,8 @@ class Writer:
             self._channel.close()
             self._channel = None
             self._leave_when_alone, self._list_at = True, 0.0
+            if self._lifeline is not None:
+                self._lifeline.leave_within(_ORPHANED_MAX_S + _CLOSING_MAX_S)
 
     def _take(self, identity: bytes, message: wire.Ship) -> None:
         run = self._runs.get(identity.decode("ascii", "replace"))
@@ -282,6 +298,7 @@ class Writer:
             self._obey()
             if self._controls is None and self._store is not None:
                 self._controls = self._store.controls()
+            self._probe_when_due(has_proved=bool(batch.entries))
         except StoreStalled as error:
             self._stall(error)
             return
@@ -293,6 +310,13 @@ class Writer:
             self._metrics.gauge("horizon_writer_stalled").set(0)
             self._stall_s = 0.0
 
+    def _probe_when_due(self, has_proved: bool) -> None:
+        """Only under a supervisor, who wants to know; and at once after a stall: what could be opened again is not yet cured."""
+        is_due = self._stall_s > 0 or self._clock.monotonic() - self._committed_at >= _PROBE_EVERY_S
+        if is_due and not has_proved and self._ready and self._channel is not None:
+            self._own_store().probe()
+            self._committed_at = self._clock.monotonic()
+
     def _append(self, batch: Batch) -> None:
         store = self._own_store()
         started = self._clock.monotonic()
@@ -301,7 +325,9 @@ class Writer:
         outcome: Outcome = store.append(batch.entries)
         if ACTIVE:
             reach("writer.committed")
-        self._metrics.histogram("horizon_commit_seconds").observe(self._clock.monotonic() - started)
+        self._committed_at = self._clock.monotonic()
+        self._committed += len(batch.entries)
+        self._metrics.histogram("horizon_commit_seconds").observe(self._committed_at - started)
         self._metrics.histogram("horizon_batch_records").observe(len(batch.entries))
         for kind, count in outcome.rows.items():
             self._metrics.counter("horizon_records_committed_total").labels(kind).inc(count)
@@ -314,6 +340,7 @@ class Writer:
             run.recover = run.recover or run_id in outcome.recover
             if dead := outcome.dead_letters.get(run_id):
                 run.dead_letters += dead
+                self._dead_letters += len(dead)
                 self._metrics.counter("horizon_dead_letters_total").inc(len(dead))
                 log.error(
                     "%d record(s) of %s could not be stored and lie in %s (run %s, seq %d…)",
@@ -453,6 +480,20 @@ class Writer:
             return False
         return True
 
+    # ---- tell the supervisor
+
+    def _beat(self) -> None:
+        """From the loop itself: a thread would go on beating for a loop that hangs. Dropped when the supervisor does not read."""
+        self._rounds += 1
+        now = self._clock.monotonic()
+        if self._channel is None or now < self._beat_at:
+            return
+        self._beat_at = now + _BEAT_EVERY_S
+        beat = WriterBeat(self._rounds, self._committed, now - self._committed_at, self._stalled or "", self._dead_letters)
+        self._channel.send(beat)
+        if self._sender is not None:
+            self._sender.maybe_send(now)
+
     # ---- begin and end
 
     def _bind(self) -> zmq.Socket[bytes]:
@@ -484,6 +525,8 @@ class Writer:
     def _close(self) -> None:
         if ACTIVE:
             reach("writer.stopping")
+        if self._sender is not None:
+            self._sender.close()
         self._socket.close(linger=0)
         self._context.term()
         for run in self._runs.values():

@@ -6,6 +6,7 @@ the holder. A supervised one asks a private holder to give it up and waits, sayi
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from horizon.channel import Channel
 from horizon.clock import SYSTEM_CLOCK
 from horizon.errors import ExitCode, Halt, HorizonError, StoreError, is_disk_full
 from horizon.failpoints import ACTIVE, reach
+from horizon.lifeline import Lifeline
 from horizon.locks import FileLock
 from horizon.metrics import Metrics
 from horizon.paths import SOCKET_NAME, DatabasePaths
@@ -31,17 +33,27 @@ log = logging.getLogger(__name__)
 
 _ASK_EVERY_S = 0.5
 _SAY_EVERY_S = 5.0
+_PATIENCE_S = 60.0  # for one turn of the loop, which may have to commit much on a slow disk
 
 
-def start(database: Path, durability: str, *, private: bool, channel_fd: int | None) -> int:
-    """Be the writer of a database until nobody needs it. Returns the exit code."""
+def start(database: Path, durability: str, *, private: bool, channel_fd: int | None, dump_fd: int | None) -> int:
+    """Be the writer of a database until nobody needs it. Returns the exit code.
+
+    `channel_fd` is one end of a socketpair to the supervisor, `dump_fd` a file that takes the answer to SIGUSR2.
+    """
     os.umask(0o077)
-    logs.log_to(sys.stderr)
+    logs.log_to(sys.stderr, as_json=channel_fd is not None)  # a supervisor reads it line by line
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     paths = DatabasePaths.of(database)
     kind = Kind.PRIVATE if private else Kind.SUPERVISED
+    if dump_fd is not None:
+        faulthandler.enable(dump_fd)
+        faulthandler.register(signal.SIGUSR2, dump_fd, all_threads=True)
     channel = _channel(channel_fd)
+    lifeline = Lifeline(os.getppid(), _PATIENCE_S) if channel is not None else None
+    if lifeline is not None:
+        lifeline.outlive()
     try:
         lock = _own(paths, kind, channel)
         if lock is None:
@@ -49,7 +61,7 @@ def start(database: Path, durability: str, *, private: bool, channel_fd: int | N
         if ACTIVE:
             reach("writer.starting")
         log.info("SQLite %s for %s", apsw.sqlite_lib_version(), paths.database, extra={"action": "writer_start"})
-        writer = Writer(paths, lock, kind, durability, channel, Metrics(), SYSTEM_CLOCK)
+        writer = Writer(paths, lock, kind, durability, channel, Metrics(), SYSTEM_CLOCK, lifeline)
         signal.signal(signal.SIGTERM, lambda *_: writer.stop())
         writer.run()
     except HorizonError as error:

@@ -17,14 +17,14 @@ TOP_LEVEL = {
 }
 
 LEVELS = (
-    {"errors", "clock", "ids", "logs", "paths", "locks", "failpoints"},
+    {"errors", "clock", "ids", "lifeline", "logs", "paths", "locks", "failpoints"},
     {"records", "config", "metrics"},
-    {"wire", "positions", "orders", "risk", "venues", "feeds", "channel", "control", "telemetry", "testing"},
+    {"wire", "positions", "orders", "risk", "venues", "feeds", "channel", "control", "limits", "pulse", "telemetry", "testing"},
     {"journal", "link", "recorder", "store"},
     {"writer", "operator"},
-    {"engine", "desk", "lifecycle", "persistence", "turns", "not_there_yet", "context", "pipeline"},
+    {"engine", "desk", "figures", "lifecycle", "persistence", "turns", "not_there_yet", "context", "pipeline"},
     {"runner", "job", "stopping", "faults", "worker"},
-    {"cli", "chaos"},
+    {"cli", "chaos", "doctor"},
 )
 # The two files that name everything for others: lazily, or as the program's beginning.
 DOORS = {"__init__", "__main__"}

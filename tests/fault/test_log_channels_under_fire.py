@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import log_talkers
+import psutil
 import pytest
 from eventually import eventually
 
-from supervisor.log_channels import WAITING_MAX, LogChannel
+from horizon.cli.log_reader import LogFile
+from horizon.config import Logs
+from horizon.logs import JsonFormatter, as_text, entry_of, log_file_name, older_files
+from horizon.paths import DatabasePaths
+from supervisor import log_files
+from supervisor.log_channels import WAITING_MAX, LineChannel, Lines, LogChannel
+from supervisor.log_files import Sink
+from supervisor.rate import BURST, LINES_PER_S
 
 
 class Said:
-    """The sink: what has arrived so far, and a gate that can be shut."""
+    """The sink: what has arrived so far as text, and a gate that can be shut."""
 
     def __init__(self) -> None:
         self.entries: list[str] = []
+        self.run_ids: list[object] = []
         self.open = threading.Event()
         self.open.set()
 
-    def __call__(self, entry: str) -> None:
+    def record(self, process: str, record: logging.LogRecord) -> None:
         self.open.wait()
-        self.entries.append(entry)
+        entry = entry_of(record, process)
+        self.run_ids.append(entry.get("run_id"))
+        entry.pop("run_id", None)
+        entry.pop("pid", None)
+        self.entries.append(as_text(entry))
+
+    def entry(self, process: str, level: int, entry: Mapping[str, object]) -> None:
+        self.open.wait()
+        self.entries.append(as_text({**entry, "pid": None}))
 
     def has(self, text: str) -> bool:
         return any(text in entry for entry in list(self.entries))
@@ -47,13 +68,13 @@ def said() -> Said:
 class Workers:
     """Processes that log, each through a channel of its own."""
 
-    def __init__(self, said: Said) -> None:
-        self._said = said
+    def __init__(self, sink: Any) -> None:
+        self.sink = sink
         self._processes: list[BaseProcess] = []
         self._channels: dict[str, LogChannel] = {}
 
     def start(self, name: str, what: Callable[..., None], *arguments: Any) -> BaseProcess:
-        channel = LogChannel(name, self._said)
+        channel = LogChannel(name, self.sink)
         process = multiprocessing.get_context("spawn").Process(target=what, args=(channel.worker_end(), *arguments))
         process.start()
         channel.let_go()
@@ -212,6 +233,214 @@ def test_what_a_killed_supervisor_did_not_take_is_said_on_stderr(tmp_path: Path)
     assert len(lines) in (50, 51)
     assert lines[-2].endswith("line 49")
     assert lines[-1].endswith("the last line")
+
+
+def test_a_killed_supervisor_leaves_no_worker_before_a_stderr_that_nobody_reads(tmp_path: Path) -> None:
+    # Given a stderr that is a full pipe, like a terminal that was stopped
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(write_end, b"x" * 4096)
+    os.set_blocking(write_end, True)
+    # When the supervisor of a worker that has much to say is killed
+    said = tmp_path / "said"
+    supervisor = subprocess.run([sys.executable, log_talkers.__file__, str(said)], stderr=write_end, timeout=30)
+    assert supervisor.returncode == -signal.SIGKILL
+    # Then the worker leaves
+    worker = int(said.read_text())
+    eventually(lambda: not psutil.pid_exists(worker), what="the end of the worker")
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_a_flood_is_bounded_and_counted_and_does_not_hide_errors(said: Said, workers: Workers) -> None:
+    begun = time.monotonic()
+    workers.start("flood", log_talkers.flood_with_errors_in_it)
+    eventually(lambda: said.count("ERROR flood talker: error") > 10)
+    taken, seconds = said.count("INFO flood talker: flood"), time.monotonic() - begun
+    assert taken <= BURST + LINES_PER_S * seconds
+    newest = [entry for entry in said.entries if "ERROR" in entry][-1]
+    assert int(newest.split()[-2]) > 100_000
+    assert said.has("log records were dropped here")
+    assert set(said.run_ids) == {"run-1"}
+
+
+# ---- the real sink
+
+
+class Copies:
+    """A terminal that shows nothing, as long as it is open."""
+
+    as_json = False
+
+    def say(self, entry: str) -> None:
+        pass
+
+
+@pytest.fixture
+def sink(tmp_path: Path) -> Iterator[Sink]:
+    sink = Sink(Logs(max_bytes=200_000, keep=100), DatabasePaths.of(tmp_path / "horizon.db"), Copies())
+    sink.start()
+    yield sink
+    sink.close(10)
+
+
+def messages(sink: Sink, process: str) -> list[str]:
+    log = LogFile(sink.folder / log_file_name(process))
+    try:
+        return [line.entry["message"] for line in log.oldest_first(0.0)]
+    finally:
+        log.close()
+
+
+def test_whoever_is_killed_while_the_sink_is_stalled_all_others_trade_on_and_are_heard_again(
+    sink: Sink, workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wedge of a shared queue, which happened every time: stall the sink, let the victim burst, kill it."""
+    workers.sink = sink
+    # Given a strategy that trades and logs, and another process that logs
+    trader = workers.start("trader", log_talkers.trade, str(tmp_path))
+    workers.start("calm", log_talkers.say_slowly)
+    size = lambda name: (tmp_path / name).stat().st_size if (tmp_path / name).exists() else 0  # noqa: E731
+    eventually(lambda: size("fills") > 3, 30, what="fills")
+    eventually(lambda: messages(sink, "trader") and messages(sink, "calm"))
+    # When the disk of the logs answers nobody, and a victim that bursts is killed with its queue's lock in its hands
+    answers = threading.Event()
+    append = log_files._File._append
+    monkeypatch.setattr(log_files._File, "_append", lambda file, data: answers.wait(60) and append(file, data))
+    victim = workers.start("victim", log_talkers.flood)
+    eventually(lambda: workers.waiting("victim") >= WAITING_MAX)
+    kill(victim)
+    # Then the strategy trades on, far longer than its own log has room for
+    cycles, fills = size("cycles"), size("fills")
+    eventually(lambda: size("cycles") > cycles + 100 and size("fills") > fills + 5, 30, what="more trading")
+    # And when the disk answers, every other process is heard, with all that it said meanwhile
+    answers.set()
+    before = len(messages(sink, "trader"))
+    eventually(lambda: len(messages(sink, "trader")) > before + 150, what="the trader's log")
+    calm = [message for message in messages(sink, "calm") if message.startswith("line")]
+    eventually(lambda: len(messages(sink, "calm")) > len(calm) + 100, what="the calm one's log")
+    assert calm == [f"line {number}" for number in range(len(calm))]
+    os.kill(trader.pid or 0, signal.SIGTERM)
+    trader.join(20)
+    assert trader.exitcode == 0
+
+
+def test_kills_at_random_instants_cost_no_other_process_a_line(sink: Sink, workers: Workers) -> None:
+    workers.sink = sink
+    workers.start("calm", log_talkers.say_slowly)
+    random = Random(4)
+    for number in range(12):
+        victim = workers.start("victim", log_talkers.flood)  # one name: old and new incarnation write to one file
+        heard = len(messages(sink, "victim"))
+        eventually(lambda heard=heard: len(messages(sink, "victim")) > heard)
+        time.sleep(random.random() * 0.05)
+        victim.kill()
+        if number % 2:
+            victim.join()
+    before = len(messages(sink, "calm"))
+    eventually(lambda: len(messages(sink, "calm")) > before + 50, what="more lines of the calm worker")
+    calm = messages(sink, "calm")
+    assert calm == [f"line {number}" for number in range(len(calm))]
+    assert sink.dropped == 0
+
+
+def test_a_supervisor_killed_while_it_writes_and_rotates_leaves_files_that_can_be_read(tmp_path: Path) -> None:
+    log = tmp_path / "horizon.db.d" / "logs" / "mm.log"
+    kills = 8
+    for incarnation in range(kills):
+        before = len(older_files(log))
+        supervisor = subprocess.Popen(
+            [sys.executable, log_talkers.__file__, "fill", str(tmp_path / "horizon.db"), str(incarnation)]
+        )
+        eventually(lambda before=before: len(older_files(log)) >= before + 3, 30)
+        kill_process(supervisor)
+    file = LogFile(log)
+    seen: dict[tuple[str, str], list[int]] = {}
+    for line in file.oldest_first(0.0):
+        incarnation, receiver, number, _ = line.entry["message"].split()
+        seen.setdefault((incarnation, receiver), []).append(int(number))
+    file.close()
+    assert len(seen) == 2 * kills
+    assert all(numbers == list(range(len(numbers))) for numbers in seen.values())
+    assert file.unreadable <= kills
+
+
+@pytest.mark.root
+def test_a_full_disk_costs_the_log_its_lines_and_nobody_anything_else(
+    workers: Workers, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Given a log folder on a disk of its own, and a worker that logs
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], check=True)
+    try:
+        sink = Sink(Logs(folder=folder, max_bytes=100_000), DatabasePaths.of(tmp_path / "horizon.db"), Copies())
+        sink.start()
+        workers.sink = sink
+        workers.start("calm", log_talkers.say_slowly)
+        eventually(lambda: messages(sink, "calm"))
+        # When the disk is full
+        ballast = folder / "ballast"
+        with ballast.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        # Then lines are counted, it is said once, and what is in the file can be read
+        eventually(lambda: sink.dropped > 100)
+        assert sum("No space left" in said for said in caplog.messages) == 1
+        kept = messages(sink, "calm")
+        assert kept == [f"line {number}" for number in range(len(kept))]
+        # And when there is room again, the file goes on and says what is missing
+        ballast.unlink()
+        eventually(lambda: len(messages(sink, "calm")) > len(kept) + 50)
+        notice = messages(sink, "calm")[len(kept)]
+        lost = int(notice.split()[0])
+        assert notice == f"{lost} lines of the log were lost here: they could not be written"
+        assert messages(sink, "calm")[len(kept) + 1] == f"line {len(kept) + lost}"
+        assert lost <= sink.dropped
+        workers.end()
+        sink.close(5)
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_process_that_logs_json_lines_keeps_its_levels_and_a_traceback_stays_whole(sink: Sink) -> None:
+    channel = LineChannel("writer", sink)
+    channel.pid = 7
+    record = logging.LogRecord("horizon.writer", logging.ERROR, "", 0, "stalled", None, None)
+    record.action = "writer_stalled"
+    traceback = "Traceback (most recent call last):\n  File x\n    y\nValueError: no"
+    said = f"{JsonFormatter().format(record)}\nprinted by a library\n\n{traceback}\nnot the end"
+    os.set_blocking(channel.write_end, True)
+    for byte in said.encode():
+        os.write(channel.write_end, bytes([byte]))
+    channel.let_go()
+    eventually(lambda: len(messages(sink, "writer")) == 4)
+    assert messages(sink, "writer") == ["stalled", "printed by a library", traceback, "not the end"]
+    log = LogFile(sink.folder / "writer.log")
+    first, second, *_ = log.oldest_first(0.0)
+    log.close()
+    assert [first.entry[name] for name in ("level", "logger", "action", "strategy", "pid")] == [
+        *("error", "horizon.writer", "writer_stalled", "writer", os.getpid())
+    ]
+    assert [second.entry[name] for name in ("level", "logger", "pid")] == ["warning", "output", 7]
+
+
+def test_lines_are_bounded_and_a_traceback_without_an_end_is_not_waited_for() -> None:
+    lines = Lines()
+    (progress,) = lines.feed(b"x" * 100_000)
+    assert len(progress) == 100_000
+    assert lines.feed(b"Traceback (most recent call last):\n" + b"  File x\n" * 498) == []
+    assert len(lines.feed(b"  File y\n")) == 1
+    assert lines.feed(b"Traceback (most recent call last):\n  File x\n\xff") == []
+    assert lines.end() == ["Traceback (most recent call last):\n  File x\n\\xff"]
+    assert lines.end() == []
+
+
+def kill_process(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
 
 
 def count_files() -> int:

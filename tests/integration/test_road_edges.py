@@ -21,6 +21,7 @@ from horizon.clock import SYSTEM_CLOCK
 from horizon.errors import AckTimeout, ConfigError, Halt, StoreError, StrategyBusy
 from horizon.link import Link
 from horizon.paths import DatabasePaths
+from horizon.pulse import Pulse
 from horizon.recorder import Recorder
 from horizon.records import FillConflict
 
@@ -39,6 +40,7 @@ import sys
 sys.path.insert(0, sys.argv[2])
 from samples import fill
 from horizon.paths import DatabasePaths
+from horizon.pulse import Pulse
 from horizon.recorder import Recorder
 recorder = Recorder.open(DatabasePaths.of(sys.argv[1]), "maker")
 recorder.record(fill(1))
@@ -94,13 +96,35 @@ def test_a_run_that_has_to_wait_asks_four_times_a_second(database: DatabasePaths
     recorder.record(fill(1))
     recorder.flush(10)
     eventually(lambda: a_writer_runs(database))
-    waiting = threading.Thread(target=link.hello, args=("maker", 10.0))
+    waiting = threading.Thread(target=link.hello, args=("maker", 10.0, Pulse()))
     waiting.start()
     eventually(lambda: len(asked) >= 4)
     recorder.close()
     waiting.join(10)
     link.close()
     assert asked[3] - asked[0] > 0.7
+
+
+def test_a_run_that_waits_for_acks_goes_on_showing_that_it_lives(database: DatabasePaths, open_recorder: OpenRecorder) -> None:
+    class Counting(Pulse):
+        turns = 0
+
+        def turn(self) -> None:
+            self.turns += 1
+
+    pulse = Counting()
+    recorder = open_recorder(database, "maker", pulse=pulse)
+    recorder.record(fill(1))
+    recorder.flush(10)
+    writer = a_writer_runs(database)
+    os.kill(writer, signal.SIGSTOP)
+    recorder.record(fill(2))
+    pulse.turns = 0
+    with pytest.raises(AckTimeout):
+        recorder.flush(1.0)
+    os.kill(writer, signal.SIGCONT)
+    assert pulse.turns >= 10
+    assert recorder.unacked_bytes > 0
 
 
 def test_a_flood_of_garbage_delays_and_stops_nothing(database: DatabasePaths, recorder: Recorder) -> None:

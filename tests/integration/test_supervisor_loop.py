@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import psutil
 import pytest
@@ -18,6 +20,7 @@ from eventually import eventually
 from horizon import channel
 from horizon.channel import Channel
 from horizon.cli.live import StrategyRow
+from horizon.config import Config, Database, Logs, MetricsServer, StrategyTable, Supervision
 from horizon.errors import ExitCode
 from horizon.ids import new_run_id
 from horizon.paths import DatabasePaths
@@ -25,8 +28,14 @@ from supervisor import child as child_module
 from supervisor import loop as loop_module
 from supervisor.child import Child
 from supervisor.loop import Supervisor
+from supervisor.reload import Plan
+from supervisor.worker_states import State
 
 ZOO = str(Path(__file__).parents[1] / "zoo.py")
+
+
+# Most of the zoo shows no sign of life, and dies often.
+NEVER = {"start_limit_burst": 0, "degraded_after_s": 3600.0, "hang_after_s": 3600.0}
 
 
 class AtOnce(Random):
@@ -43,6 +52,7 @@ class Stage:
         self.paths = DatabasePaths.of(folder / "x.db")
         self.paths.folder.mkdir()
         self.pids: dict[str, list[int]] = {}
+        self.later: dict[str, tuple[str, str]] = {}  # strategies that a reload brings
 
     def run(
         self,
@@ -51,19 +61,34 @@ class Stage:
         on_tick: Callable[[Supervisor, dict[str, StrategyRow]], None] = lambda *_: None,
         stop_timeout_s: float = 5.0,
         duration_s: float | None = None,
+        gateway: tuple[str, str] | None = None,
+        **supervision: Any,
     ) -> tuple[ExitCode, Supervisor]:
         def show(rows: Sequence[StrategyRow]) -> None:
             on_tick(supervisor, {row.strategy: row for row in rows})
 
+        kinds = {**workers, "writer": writer, **self.later}
+        if gateway is not None:
+            kinds["gateway"] = gateway
         supervisor = Supervisor(
+            self.config(*workers, has_gateway=gateway is not None, stop_timeout_s=stop_timeout_s, **supervision),
             self.paths,
-            writer=lambda now: self._start("writer", writer, now),
-            workers={name: (lambda now, name=name, kind=kind: self._start(name, kind, now)) for name, kind in workers.items()},
-            stop_timeout_s=stop_timeout_s,
-            show=show,
+            lambda config, name, now: self._start(name, kinds[name], now),
+            show,
             random=AtOnce(),
         )
         return supervisor.run(duration_s), supervisor
+
+    def config(self, *names: str, has_gateway: bool = False, **supervision: Any) -> Config:
+        """Of strategies that exist by name only: the zoo runs in their place."""
+        return Config(
+            path=self.paths.folder / "horizon.toml",
+            database=Database(path=self.paths.database),
+            supervisor=Supervision(**{**NEVER, **supervision}),
+            logs=Logs(),
+            metrics=MetricsServer(enabled=has_gateway),
+            strategies={name: StrategyTable(file=Path(ZOO), name=name) for name in names},
+        )
 
     def starts(self, name: str) -> int:
         return len(self.pids.get(name, ()))
@@ -108,7 +133,7 @@ def stop_when(
 
 
 def all_run(supervisor: Supervisor, rows: dict[str, StrategyRow]) -> bool:
-    return all(row.state == "running" for row in rows.values())
+    return all(row.state == "ready" for row in rows.values())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -125,21 +150,21 @@ def test_a_signal_stops_the_strategies_and_then_the_writer(stage: Stage, number:
     exit_code, supervisor = stage.run({"a": ("good", ""), "b": ("good", "")}, on_tick=look)
     assert exit_code == ExitCode.DONE
     assert all(names.startswith("writer") for names in order if names), order
-    assert [slot.state for slot in (supervisor.writer, *supervisor.workers)] == ["stopped"] * 3
+    assert [slot.life.state for slot in (supervisor.writer, *supervisor.workers)] == [State.STOPPED] * 3
 
 
 def test_no_worker_starts_before_the_writer_is_ready(stage: Stage) -> None:
     seen: set[str] = set()
 
     def look(supervisor: Supervisor, rows: dict[str, StrategyRow]) -> None:
-        if not supervisor.writer.ready:
+        if not supervisor.writer.is_ready:
             seen.add(rows["a"].state)
         stop(supervisor, rows)
 
     stop = stop_when(all_run)
     stage.run({"a": ("good", "")}, on_tick=look)
     assert "waiting" in seen
-    assert not seen & {"starting", "running"}
+    assert not seen & {"starting", "ready"}
 
 
 @pytest.mark.parametrize("kind", [("ends", "1"), ("ends", "5"), ("never_ready", "1"), ("dies_by_signal", "")])
@@ -154,7 +179,7 @@ def test_what_crashes_is_started_again_and_nobody_else_is_touched(stage: Stage, 
 @pytest.mark.parametrize("code", [ExitCode.USAGE, ExitCode.STRATEGY])
 def test_what_would_fail_again_is_started_once_and_the_others_go_on(stage: Stage, code: ExitCode) -> None:
     def failed_and_running(supervisor: Supervisor, rows: dict[str, StrategyRow]) -> bool:
-        return rows["wrong"].state == "failed" and rows["healthy"].state == "running"
+        return rows["wrong"].state == "quarantined" and rows["healthy"].state == "ready"
 
     exit_code, _ = stage.run(
         {"wrong": ("never_ready", str(code.value)), "healthy": ("good", "")}, on_tick=stop_when(failed_and_running)
@@ -169,9 +194,18 @@ def test_when_every_strategy_is_done_the_supervisor_is_done(stage: Stage) -> Non
     assert (stage.starts("a"), stage.starts("b")) == (1, 1)
 
 
-def test_when_nothing_is_left_to_run_the_exit_code_says_what_failed(stage: Stage) -> None:
-    exit_code, _ = stage.run({"a": ("ends", "0"), "b": ("never_ready", "3")})
+def test_when_no_strategy_can_run_as_it_is_the_exit_code_says_why(stage: Stage) -> None:
+    exit_code, _ = stage.run({"a": ("never_ready", "3"), "b": ("never_ready", "3")})
     assert exit_code == ExitCode.STRATEGY
+    assert (stage.starts("a"), stage.starts("b")) == (1, 1)
+
+
+def test_what_was_given_up_waits_for_a_person_though_the_others_are_done(stage: Stage) -> None:
+    def done_and_quarantined(supervisor: Supervisor, rows: dict[str, StrategyRow]) -> bool:
+        return (rows["a"].state, rows["b"].state) == ("done", "quarantined")
+
+    exit_code, _ = stage.run({"a": ("ends", "0"), "b": ("never_ready", "3")}, on_tick=stop_when(done_and_quarantined))
+    assert exit_code == ExitCode.DONE
 
 
 def test_the_workers_go_on_while_a_crashed_writer_is_started_again(stage: Stage) -> None:
@@ -214,7 +248,7 @@ def test_a_second_signal_halves_the_time_that_is_left(stage: Stage) -> None:
 
     def look(supervisor: Supervisor, rows: dict[str, StrategyRow]) -> None:
         (slot,) = supervisor.workers
-        if slot.ready and slot.child and len(signals) < 12:
+        if slot.was_ready and slot.child and len(signals) < 12:
             # One at a time: two pending signals of one number are one signal.
             signals.append(time.monotonic())
             os.kill(os.getpid(), signal.SIGINT)
@@ -291,3 +325,76 @@ def test_many_deaths_leave_no_descriptor_behind(stage: Stage) -> None:
     stage.run({"a": ("dies_by_signal", "")}, on_tick=look)
     assert max(files) - before < 16
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_a_writer_that_cannot_be_kept_alive_ends_everything(stage: Stage) -> None:
+    exit_code, _ = stage.run({"a": ("good", "")}, writer=("ends", "1"), start_limit_burst=2)
+    assert exit_code == ExitCode.FAILED
+    assert stage.starts("writer") == 3
+
+
+def test_the_gateway_comes_and_goes_without_consequences_and_leaves_last(stage: Stage) -> None:
+    order: list[str] = []
+
+    def look(supervisor: Supervisor, rows: dict[str, StrategyRow]) -> None:
+        order.append(",".join(slot.name for slot in supervisor.slots if slot.child))
+        stop(supervisor, rows)
+
+    stop = stop_when(all_run)
+    exit_code, _ = stage.run({"a": ("good", "")}, gateway=("good", ""), on_tick=look)
+    assert exit_code == ExitCode.DONE
+    assert all("gateway" in alive for alive in order[order.index("writer,a,gateway") :] if alive)
+    stop = stop_when(lambda supervisor, _: bool(supervisor.gateway and supervisor.gateway.life.state is State.QUARANTINED))
+    exit_code, _ = stage.run({"b": ("good", "")}, gateway=("ends", "1"), on_tick=look, start_limit_burst=1)
+    assert exit_code == ExitCode.DONE
+    assert stage.starts("b") == 1
+
+
+def test_a_command_to_one_strategy_leaves_the_others_alone(stage: Stage) -> None:
+    steps: list[str] = []
+
+    def look(supervisor: Supervisor, rows: dict[str, StrategyRow]) -> None:
+        state = rows["a"].state
+        if not steps and all_run(supervisor, rows):
+            supervisor.unwant("a", "me")
+            steps.append("stop")
+        elif steps == ["stop"] and state == "stopped" and supervisor.desired.stored == supervisor.desired.version:
+            assert json.loads(stage.paths.desired.read_text())["stopped"] == ["a"]
+            supervisor.want("a", "me")
+            steps.append("start")
+        elif steps == ["stop", "start"] and state == "ready":
+            supervisor.restart("a", "me")
+            steps.append("restart")
+        elif len(steps) == 3 and supervisor.starts("a") == 3 and state == "ready":
+            steps.append("down")
+            supervisor.down("me")
+
+    exit_code, supervisor = stage.run({"a": ("good", ""), "b": ("good", "")}, on_tick=look)
+    assert exit_code == ExitCode.DONE
+    assert steps == ["stop", "start", "restart", "down"]
+    assert (stage.starts("a"), stage.starts("b")) == (3, 1)
+    assert json.loads(stage.paths.desired.read_text())["stopped"] == [], "what ends because all ends was not stopped by hand"
+    assert {slot.life.restarts for slot in supervisor.workers} == {0}
+
+
+def test_a_reload_adds_removes_and_restarts_and_a_strategy_that_comes_back_never_overlaps(stage: Stage) -> None:
+    steps: list[str] = []
+    stage.later["new"] = ("good", "")
+
+    def look(supervisor: Supervisor, rows: dict[str, StrategyRow]) -> None:
+        if not steps and all_run(supervisor, rows):
+            supervisor.reload(stage.config("new", "b"), Plan(add=("new",), remove=("a",), restart=("b",)))
+            # Wanted again before it has gone
+            supervisor.reload(stage.config("a", "new", "b"), Plan(add=("a",)))
+            steps.append("reload")
+        elif steps == ["reload"] and len(rows) == 3 and all_run(supervisor, rows) and supervisor.starts("b") == 2:
+            assert list(rows) == ["a", "new", "b"]
+            supervisor.reload(stage.config("b"), Plan(remove=("a", "new")))
+            steps.append("remove")
+        elif steps == ["reload", "remove"] and list(rows) == ["b"]:
+            steps.append("down")
+            supervisor.down("me")
+
+    exit_code, _ = stage.run({"a": ("good", ""), "b": ("good", "")}, on_tick=look)
+    assert exit_code == ExitCode.DONE
+    assert (stage.starts("a"), stage.starts("b"), stage.starts("new")) == (2, 2, 1)

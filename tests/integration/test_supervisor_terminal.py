@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import sys
 import threading
 
@@ -12,7 +11,7 @@ from eventually import eventually
 
 from horizon.cli.live import StrategyRow
 from supervisor import terminal as terminal_module
-from supervisor.terminal import WAITING_MAX, Terminal
+from supervisor.terminal import Terminal
 
 ROW = StrategyRow("mm", "running", 7, 1.0, 5, 4, 3, 2.0, 1.0, 0, 0.5)
 
@@ -40,10 +39,10 @@ def test_what_a_venue_says_cannot_move_the_cursor(capsys: pytest.CaptureFixture[
 def test_all_that_was_said_before_the_end_is_written(capsys: pytest.CaptureFixture[str]) -> None:
     terminal = Terminal(plain=True)
     terminal.start()
-    for number in range(WAITING_MAX + 100):
+    for number in range(2000):
         terminal.say(f"line {number}")
     terminal.close(5)
-    assert len(capsys.readouterr().err.splitlines()) == WAITING_MAX + 100
+    assert len(capsys.readouterr().err.splitlines()) == 2000
 
 
 def test_without_a_terminal_there_is_a_line_per_strategy_from_time_to_time(
@@ -58,36 +57,44 @@ def test_without_a_terminal_there_is_a_line_per_strategy_from_time_to_time(
     terminal.close(5)
 
 
+def test_a_stream_of_json_has_nothing_in_it_but_entries(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal_module, "LINES_EVERY_S", 0.0)
+    terminal = Terminal(as_json=True)
+    terminal.show([ROW])
+    terminal.start()
+    terminal.say('{"message": "one"}')
+    terminal.close(5)
+    assert capsys.readouterr() == ("", '{"message": "one"}\n')
+
+
 def test_a_terminal_that_is_gone_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = io.StringIO()
     broken.close()
     monkeypatch.setattr(sys, "stderr", broken)
     terminal = Terminal(plain=True)
     terminal.start()
-    for number in range(3 * WAITING_MAX):
-        terminal.say(f"line {number}")  # would wait for ever if nobody took them
+    for number in range(3000):
+        terminal.say(f"line {number}")
     terminal.close(5)
     assert not terminal._thread.is_alive()
 
 
-def test_the_supervisors_own_log_never_waits_for_a_terminal_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a terminal that takes nothing, and workers that have said more than may wait
+def test_a_stopped_terminal_holds_nobody_up_and_says_later_how_much_it_did_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a terminal that takes nothing
     stopped = Gate()
     monkeypatch.setattr(sys, "stderr", stopped)
+    monkeypatch.setattr(terminal_module, "WAITING_MAX", 1000)
     terminal = Terminal(plain=True)
     terminal.start()
-    worker = threading.Thread(target=lambda: [terminal.say(f"line {number}") for number in range(WAITING_MAX * 2)])
-    worker.start()
-    eventually(lambda: terminal._room._value == 0)  # type: ignore[attr-defined]
-    # When the supervisor logs, it does not wait, and neither does `show`
-    own = terminal.handler()
-    for number in range(10):
-        own.handle(logging.LogRecord("supervisor.loop", logging.INFO, "", 0, f"own {number}", None, None))
+    # When more is said than may wait, nobody waits
+    for number in range(1000):
+        terminal.say(f"line {number}")
     terminal.show([ROW])
-    # Then all of it is there when the terminal goes on
-    assert worker.is_alive()
+    # Then it goes on with what was said first, and counts the rest
     stopped.open.set()
-    worker.join(10)
     terminal.close(5)
-    assert "own 9" in stopped.getvalue()
-    assert f"line {WAITING_MAX * 2 - 1}" in stopped.getvalue()
+    *shown, notice = stopped.getvalue().splitlines()
+    assert shown[0] == "line 0"
+    assert f"{1000 - len(shown)} entries were not shown here" in notice

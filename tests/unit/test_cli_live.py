@@ -53,6 +53,14 @@ def test_a_terminal_of_80_columns_loses_whole_columns_and_never_half_a_number() 
     assert max(map(len, drawn.splitlines())) <= 80
 
 
+def test_every_state_has_a_colour_that_says_how_much_it_matters() -> None:
+    assert {live.style_of(state) for state in ("running", "ready")} == {"green"}
+    assert {live.style_of(state) for state in ("starting", "stopping", "waiting")} == {"cyan"}
+    assert {live.style_of(state) for state in ("degraded", "backoff")} == {"bold yellow"}
+    assert {live.style_of(state) for state in ("stopped", "done")} == {"dim"}
+    assert {live.style_of(state) for state in ("quarantined", "failed", "kill switch", "new word")} == {"bold red"}
+
+
 @pytest.mark.parametrize(
     ("is_terminal", "environment", "wanted"),
     [

@@ -5,10 +5,24 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+from pathlib import Path
 
 import pytest
 
-from horizon.logs import REDACTED, JsonFormatter, TextFormatter, log_to, redacted, redacted_text
+from horizon.logs import (
+    REDACTED,
+    JsonFormatter,
+    TextFormatter,
+    as_json,
+    as_text,
+    entry_of,
+    log_file_name,
+    log_to,
+    older_files,
+    redacted,
+    redacted_text,
+)
 
 
 def _record(message: str, *args: object, **extra: object) -> logging.LogRecord:
@@ -25,7 +39,8 @@ def test_a_text_line_says_when_how_bad_who_and_what() -> None:
 def test_a_json_line_carries_the_action_and_what_else_was_given() -> None:
     line = json.loads(JsonFormatter().format(_record("lost", action="orphans", seq=7)))
     assert line == {
-        "time": 1_700_000_000.25, "level": "warning", "logger": "horizon.engine", "message": "lost", "action": "orphans", "seq": 7,
+        "time": 1_700_000_000.25, "level": "warning", "pid": os.getpid(), "logger": "horizon.engine", "message": "lost",
+        "action": "orphans", "seq": 7,
     }  # fmt: skip
 
 
@@ -38,6 +53,54 @@ def test_an_exception_is_one_field_of_a_json_line() -> None:
     line = JsonFormatter().format(record)
     assert "\n" not in line
     assert "ValueError: broken" in json.loads(line)["exception"]
+
+
+def test_an_entry_says_which_strategy_run_and_process_it_is_of() -> None:
+    entry = entry_of(_record("lost", run_id="run-1"), "mm")
+    assert [entry[name] for name in ("strategy", "run_id", "pid")] == ["mm", "run-1", os.getpid()]
+    assert as_text(entry) == f"2023-11-14 22:13:20.250Z WARNING mm[{os.getpid()} run-1] horizon.engine: lost"
+
+
+def test_what_is_given_in_extra_cannot_take_the_place_of_what_an_entry_says() -> None:
+    entry = entry_of(_record("lost", time="never", level="fine", strategy="another", pid=1), "mm")
+    assert (entry["time"], entry["level"], entry["strategy"], entry["pid"]) == (1_700_000_000.25, "warning", "mm", os.getpid())
+
+
+def test_numbers_that_json_does_not_know_do_not_make_a_line_that_nobody_can_read() -> None:
+    entry = entry_of(_record("odd", price=float("nan"), size=float("-inf"), count=10**5000, done=True))
+    line = json.loads(as_json(entry), parse_constant=lambda name: pytest.fail(name))
+    assert (line["price"], line["size"], line["done"]) == ("nan", "-inf", True)
+    assert line["count"].startswith("0x")
+
+
+def test_a_text_can_neither_steer_a_terminal_nor_pass_for_another_entry() -> None:
+    text = as_text(entry_of(_record("evil \x1b[2J\x9b1A\r\u202e text\n2023-11-14 22:13:20.250Z INFO mm: all is well"), "mm"))
+    first, second = text.splitlines()
+    assert first.endswith("evil ?[2J?1A?? text")
+    assert second == "    2023-11-14 22:13:20.250Z INFO mm: all is well"
+
+
+def test_a_line_of_json_is_ascii_whatever_is_said() -> None:
+    assert as_json({"message": "\x1b \u009b \u202e \udc80 ü\n"}).isascii()
+
+
+@pytest.mark.parametrize("name", ["mm", "mm-btc_1.5", "gateway"])
+def test_a_strategys_file_is_called_like_it(name: str) -> None:
+    assert log_file_name(name) == f"{name}.log"
+
+
+def test_names_that_are_no_file_names_have_files_of_their_own_in_the_folder() -> None:
+    names = ["..", ".", "../up", "/etc/passwd", "a/b", "a b", "a_b", "events", "ü", "市" * 100, "x" * 100, "a+b", "-", "mm.log.1"]
+    files = [log_file_name(name) for name in names]
+    assert len(set(files)) == len(names)
+    assert not {"events.log", "..", "."} & set(files)
+    assert all("/" not in file and not file.startswith(".") and len(file) < 120 and file.isascii() for file in files)
+
+
+def test_older_files_are_those_of_this_name_newest_first(tmp_path: Path) -> None:
+    for name in ("mm.log", "mm.log.2", "mm.log.10", "mm.log.1", "mm.log.x", "mm2.log.1", "mm.log.1.log", "mm.log."):
+        (tmp_path / name).touch()
+    assert older_files(tmp_path / "mm.log") == [(number, tmp_path / f"mm.log.{number}") for number in (1, 2, 10)]
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from engines import LOOSE, fill_of
+from eventually import eventually
 from scripted_venue import ScriptedVenue
 
 import horizon as hz
 from horizon import channel, runner
-from horizon.channel import Channel, Heartbeat, Ready, Stop
+from horizon.channel import Channel, Draining, Heartbeat, Phase, Ready, Stop
 from horizon.errors import ConfigError, ExitCode, Halt, VenueError
 from horizon.feeds.base import FeedData
+from horizon.pulse import ToldPulse
 from horizon.records import Market, OrderStatus, Quote, Side
 
 
@@ -336,15 +339,17 @@ def test_the_supervisor_hears_ready_heartbeats_and_the_end(supervisor: Channel) 
 
     def quote(ctx: hz.Context) -> Quote:
         messages.extend(supervisor.receive())
-        if len(messages) >= 2:
+        if _beats(messages):
             supervisor.send(Stop(deadline_s=5.0))
         return Quote(0.4, 0.6)
 
     _run([quote], feeds={"m": hz.Simulated("probability", seed=1)}, interval=0.01)
     messages.extend(supervisor.receive())
-    assert isinstance(messages[0], Ready)
-    assert isinstance(messages[1], Heartbeat)
-    assert type(messages[-1]).__name__ == "Draining"
+    assert [type(message) for message in messages[:3]] == [Phase, Ready, Heartbeat]
+    assert messages[0] == Phase("recovering")
+    assert [type(message) for message in messages[-3:]] == [Draining, Heartbeat, Draining], (
+        "at the beginning and at the end of it"
+    )
     assert runner.assignment is None, "it was taken"
 
 
@@ -367,7 +372,7 @@ def test_what_the_supervisor_hears_last_before_the_drain_is_how_the_run_ended(su
 
     def quote(ctx: hz.Context) -> Quote:
         messages.extend(supervisor.receive())
-        if len(messages) >= 2:
+        if len(_beats(messages)) >= 2:
             late = ctx.params["engine"].open_orders()[0]
             venue.events = [fill_of(late.id, size=1.0)] if late.status is OrderStatus.Accepted else []
             supervisor.send(Stop(deadline_s=5.0))
@@ -376,12 +381,111 @@ def test_what_the_supervisor_hears_last_before_the_drain_is_how_the_run_ended(su
     feeds = {"m": hz.Simulated("probability", seed=1)}
     _run([quote], feeds=feeds, interval=0.01, exchange=venue, mode="live", risk=LOOSE)
     messages.extend(supervisor.receive())
-    *_, beat, draining = messages
-    assert isinstance(beat, Heartbeat)
-    assert type(draining).__name__ == "Draining"
+    end = max(index for index, message in enumerate(messages) if isinstance(message, Draining))
+    beat = _beats(messages[:end])[-1]
     assert beat.fills == 1, "the fill that came while the orders were canceled is in it"
     assert beat.open_orders == 0
     assert beat.cycles >= 1
+
+
+def test_every_call_of_a_real_venue_is_a_phase_that_the_next_sign_of_life_ends(supervisor: Channel) -> None:
+    messages: list[object] = []
+
+    def quote(ctx: hz.Context) -> None:
+        messages.extend(supervisor.receive())
+        if _beats(messages):
+            supervisor.send(Stop(deadline_s=5.0))
+
+    _run([quote], feeds={"m": hz.Simulated("probability", seed=1)}, interval=0.01, exchange=ScriptedVenue(), mode="live")
+    messages.extend(supervisor.receive())
+    ready = messages.index(next(message for message in messages if isinstance(message, Ready)))
+    for index, message in enumerate(messages):
+        if message == Phase("venue"):
+            after = messages[index + 1]
+            assert after == Phase("recovering") if index < ready else isinstance(after, Heartbeat), f"{messages}"
+    assert Phase("venue") in messages[:ready], "it connects before it is ready"
+    assert Phase("venue") in messages[ready:]
+    progress = [beat.progress for beat in _beats(messages)]
+    assert progress == sorted(set(progress)), "every beat shows that the cycle went on"
+
+
+def test_a_simulated_venue_costs_no_message(supervisor: Channel) -> None:
+    _run([lambda ctx: Quote(0.4, 0.6)], 0.5, 0.5, 0.5)
+    assert Phase("venue") not in supervisor.receive()
+
+
+def test_a_cycle_beats_once_a_second_also_in_its_sleep_and_without_one(
+    supervisor: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "HEARTBEAT_EVERY_S", 0.02)
+    beats: list[Heartbeat] = []
+
+    def quote(ctx: hz.Context) -> None:
+        if len(beats) >= 3:
+            supervisor.send(Stop(deadline_s=5.0))
+
+    class Endless(Ticks):
+        def advance(self) -> bool:
+            self.prices = [0.5, 0.5]
+            beats.extend(_beats(supervisor.receive()))
+            return super().advance()
+
+    _run([quote], feeds={"m": Endless(0.5)})
+    assert len({beat.cycles for beat in beats}) == len(beats), "a replay that never sleeps"
+
+
+def test_a_long_sleep_of_the_cycle_is_full_of_beats(supervisor: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "HEARTBEAT_EVERY_S", 0.02)
+    beats: list[Heartbeat] = []
+
+    def listen() -> None:
+        eventually(lambda: beats.extend(_beats(supervisor.receive())) or len(beats) >= 5, 10.0)
+        supervisor.send(Stop(deadline_s=5.0))
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    _run([lambda ctx: None], feeds={"m": hz.Simulated("probability", seed=1)}, interval=60.0)
+    listener.join()
+    assert {beat.cycles for beat in beats[:5]} == {1}, "all of them in one sleep"
+    assert len({beat.progress for beat in beats}) == len(beats)
+
+
+def test_only_the_thread_of_the_cycle_is_a_sign_of_life() -> None:
+    ours, theirs = channel.pair()
+    hears, tells = Channel(ours), Channel(theirs)
+    pulse = ToldPulse(tells)
+    pulse.turn()
+    assert hears.receive() == [Phase("recovering")]
+
+    def helper() -> None:
+        for _ in range(10):
+            pulse.turn()
+            with pulse.calling():
+                pass
+
+    thread = threading.Thread(target=helper)
+    thread.start()
+    thread.join()
+    assert hears.receive() == []
+    hears.close()
+    tells.close()
+
+
+def test_a_heartbeat_says_what_its_log_dropped_and_what_went_wrong_last(supervisor: Channel) -> None:
+    log = logging.NullHandler()
+    log.dropped, log.last_error = 7, "no price " + "x" * 10_000  # type: ignore[attr-defined]
+    assert runner.assignment is not None
+    runner.assignment = runner.assignment._replace(log=log)
+    _run([lambda ctx: Quote(0.4, 0.6)], 0.5)
+    beat = _beats(supervisor.receive())[-1]
+    assert beat.log_dropped == 7
+    assert beat.last_error.startswith("no price")
+    assert len(beat.last_error) <= 500
+    assert not beat.hold
+
+
+def _beats(messages: list[Any]) -> list[Heartbeat]:
+    return [message for message in messages if isinstance(message, Heartbeat)]
 
 
 class Watcher:
