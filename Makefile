@@ -12,12 +12,13 @@ FOLDERS := $(filter-out %/__pycache__/,$(wildcard tests/*/))
 TESTS := $(filter $(FOLDERS),$(FAST)) $(filter-out $(FAST),$(FOLDERS))
 PYTEST := .venv/bin/python -m pytest -q -n $(CORES) --maxschedchunk 2
 
-.PHONY: help run test test-root test-power chaos check format bench bench-smoke test-lowest test-beside-supervisord
+.PHONY: help run test test-root test-systemd test-power chaos check format bench bench-smoke test-lowest test-beside-supervisord
 
 help:
 	@echo 'make run      install into .venv, then run three example strategies on one database for 30 seconds'
 	@echo 'make test     install with the test tools, then run the whole test suite'
-	@echo 'make test-root   what needs root and a C compiler: disks that fill up, system calls that fail'
+	@echo 'make test-root   what needs root, a C compiler and libfaketime: disks that fill up, system calls that fail, clocks that jump'
+	@echo 'make test-systemd  the service in a throw-away machine with a real systemd (root; minutes)'
 	@echo 'make test-power  pull the plug of an emulated machine (root; minutes)'
 	@echo 'make check    format, lint, types, unit and property tests: what to run before every commit'
 	@echo 'make format   let the formatter and the linter repair what they can'
@@ -37,7 +38,13 @@ test:
 test-root:
 	@test "$$(id -u)" = 0 || { echo 'horizon: make test-root mounts small disks, which only root may do' >&2; exit 2; }
 	@sh .ci/environment "$(PYTHON)" .venv dev
-	@$(PYTEST) -m 'root or compiler' tests
+	@$(PYTEST) -m 'root or compiler or faketime' tests
+
+# One machine for all of its tests, so one process.
+test-systemd:
+	@test "$$(id -u)" = 0 || { echo 'horizon: make test-systemd boots a container, which only root may do' >&2; exit 2; }
+	@sh .ci/environment "$(PYTHON)" .venv dev
+	@.venv/bin/python -m pytest -q -m systemd tests/systemd
 
 # One machine for all of its tests, so one process. The guest's tree is kept in build/power, or in $SCRATCH/horizon-power.
 test-power:
@@ -61,6 +68,9 @@ bench:
 	.venv/bin/python -m bench record_cost
 	.venv/bin/python -m bench fill_to_commit
 	.venv/bin/python -m bench recovery_time
+	.venv/bin/python -m bench restart_time
+	.venv/bin/python -m bench writer_kill_gap
+	.venv/bin/python -m bench supervisor_loop_lag
 
 # 200 kills; CHAOS='--folder /mnt/disk --durability power' tries another disk, `.venv/bin/horizon chaos --help` says what else.
 chaos:
