@@ -22,6 +22,9 @@ QUESTIONS = {
     "record_cost": "What does recording cost the strategy, at which rate?",
     "fill_to_commit": "How long from recorded to committed, for how many strategies, at which rate?",
     "recovery_time": "How long from the start of a killed strategy to its first order, with how much history?",
+    "restart_time": "How long from the kill of a strategy until the supervisor knows, and until it trades again?",
+    "writer_kill_gap": "How long is nothing committed when the writer is killed?",
+    "supervisor_loop_lag": "How long does the supervisor's loop take for a turn, with fifty strategies and hostile clients?",
     "smoke": "Has the road become slower than what is written down, as ratios within one run?",
 }
 
