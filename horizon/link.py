@@ -51,7 +51,7 @@ class Link:
         self._started_at = float("-inf")
         self._heard_at = clock.monotonic()
         self._asked_at = float("-inf")
-        self._shipped = 0
+        self.shipped = 0  # the byte of the journal up to which everything was sent
         self._waits_for: str | None = None  # why the writer cannot store now
         self.control = wire.Control()  # the newest that arrived
         # Addressed by the folder's descriptor: the path of a socket may have 107 bytes, a folder's any number.
@@ -135,16 +135,12 @@ class Link:
 
     def ship(self, journal: Journal) -> None:
         """Send what the journal has and this link has not shipped yet."""
-        offset = max(self._shipped, journal.tail)
+        offset = max(self.shipped, journal.tail)
         while offset < journal.head:
             offset, frames = journal.since(offset)
             self._send(wire.encode(wire.Ship(offset, frames)))
             offset += len(frames)
-        self._shipped = offset
-
-    def waiting_bytes(self, journal: Journal) -> int:
-        """How much is recorded and not shipped."""
-        return journal.head - max(self._shipped, journal.tail)
+        self.shipped = offset
 
     def hear(self) -> list[wire.Ack]:
         """Every ack that has arrived. Raises: StoreError when the writer refuses this run for good."""

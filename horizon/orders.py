@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from horizon.positions import exact_sum
+from horizon.positions import exact_sum, exact_sum_and_rest
 from horizon.records import Fill, Order, OrderEvent, OrderRequest, OrderStatus
 
 
@@ -92,37 +92,20 @@ def next_event(
     reason: str | None = None,
     price: float | None = None,
     size: float | None = None,
-    filled_size: float | None = None,
 ) -> OrderEvent:
     """The event that says what an order becomes now; what is None stays. `now` is wall time."""
-    size = order.size if size is None else size
-    filled_size = order.filled_size if filled_size is None else filled_size
-    return OrderEvent(
-        order_id=order.id,
-        market_id=order.market_id,
-        side=order.side,
-        order_side=order.order_side,
-        price=order.price if price is None else price,
-        size=size,
-        filled_size=filled_size,
-        remaining_size=max(0.0, exact_sum(size, -filled_size)),
-        order_type=order.order_type,
-        time_in_force=order.time_in_force,
-        status=order.status if status is None else status,
-        status_reason=reason,
-        exchange=order.exchange,
-        created_at=order.created_at,
-        recorded_at=now,
-    )
+    remaining = order.remaining_size if size is None else max(0.0, exact_sum(size, -order.filled_size))
+    return _event(order, now, status or order.status, reason, price, size, order.filled_size, remaining)
 
 
 def event_of_fill(order: Order, fill: Fill, now: float) -> OrderEvent:
     """What an order becomes by a fill: partially filled or filled; one that has ended keeps its status."""
-    filled_size = exact_sum(order.filled_size, fill.size)
+    filled, remaining = exact_sum_and_rest(order.filled_size, fill.size, order.size)
     if not order.is_open():
-        return next_event(order, now, reason=f"filled {fill.size!r} more after it had ended", filled_size=filled_size)
-    status = OrderStatus.Filled if filled_size >= order.size else OrderStatus.PartiallyFilled
-    return next_event(order, now, status, filled_size=filled_size)
+        reason = f"filled {fill.size!r} more after it had ended"
+        return _event(order, now, order.status, reason, None, None, filled, max(0.0, remaining))
+    status = OrderStatus.PartiallyFilled if remaining > 0.0 else OrderStatus.Filled
+    return _event(order, now, status, None, None, None, filled, max(0.0, remaining))
 
 
 def same_content(left: Fill, right: Fill) -> bool:
@@ -135,4 +118,34 @@ def same_content(left: Fill, right: Fill) -> bool:
         and left.price == right.price
         and left.size == right.size
         and left.exchange == right.exchange
+    )
+
+
+def _event(
+    order: Order,
+    now: float,
+    status: OrderStatus,
+    reason: str | None,
+    price: float | None,
+    size: float | None,
+    filled_size: float,
+    remaining_size: float,
+) -> OrderEvent:
+    # By place: fifteen names cost a third of it, once for every fill.
+    return OrderEvent(
+        order.id,
+        order.market_id,
+        order.side,
+        order.order_side,
+        order.price if price is None else price,
+        order.size if size is None else size,
+        filled_size,
+        remaining_size,
+        order.order_type,
+        order.time_in_force,
+        status,
+        reason,
+        order.exchange,
+        order.created_at,
+        now,
     )

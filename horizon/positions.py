@@ -215,6 +215,12 @@ def exact_sum(left: float, right: float) -> float:
     return float(_EXACT.add(exact(left), exact(right)))
 
 
+def exact_sum_and_rest(left: float, right: float, whole: float) -> tuple[float, float]:
+    """The sum of two numbers, and what is left of a third without it: of 1, 0.1 and 0.2 leave 0.7."""
+    total = _EXACT.add(exact(left), exact(right))
+    return float(total), float(_EXACT.subtract(exact(whole), total))
+
+
 _FLAT = Holding()
 
 

@@ -39,7 +39,7 @@ from horizon.locks import FileLock
 from horizon.metrics import Tally
 from horizon.paths import DatabasePaths
 from horizon.pulse import Pulse
-from horizon.records import Fill, Record
+from horizon.records import Record
 from horizon.wire import Ack, Control
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ class Recorder:
         self._clock = clock
         self._pulse = pulse
         self._pid = os.getpid()
+        self._is_fork = False  # this is the child of a fork; told by the kernel's fork and not asked for on every record
         self._in_cycle = False
         self._flushed_seq = 0
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
@@ -163,21 +164,22 @@ class Recorder:
         Raises: RecordRejected when it cannot be encoded; Halt when even the journal's reserve is used up: what cannot be recorded
         must not be applied.
         """
-        self._refuse_in_child()
-        idle = self._journal.unacked == 0
+        if self._is_fork:
+            self._refuse_in_child()
+        journal, link = self._journal, self._link
         try:
-            seq = self._journal.append(record)
+            seq = journal.append(record)
         except JournalFull as full:
             self.hear()
             try:
-                seq = self._journal.append(record)
+                seq = journal.append(record)
             except JournalFull:
                 raise Halt(f"{full}; the run stops because nothing more can be recorded") from full
         except (WireError, UnicodeEncodeError, TypeError, OverflowError) as error:
             raise RecordRejected(f"a {type(record).__name__} cannot be recorded: {error}") from error
         # Outside a cycle at once when nothing is on its way, else with the next ack: the pace sets the batch.
-        if self._link.waiting_bytes(self._journal) >= SHIP_AT_BYTES or (idle and not self._in_cycle):
-            self._link.ship(self._journal)
+        if journal.head - link.shipped >= SHIP_AT_BYTES or (not self._in_cycle and journal.unacked == 1):
+            link.ship(journal)
         elif not self._in_cycle:
             self.hear()
         return seq
@@ -261,7 +263,7 @@ class Recorder:
     def _take(self, ack: Ack) -> bool:
         fresh = set(ack.dead_letters) - self.dead_letters
         self.dead_letters |= fresh
-        fills = sorted(seq for seq in fresh if self._journal.kind_of(seq) is Fill)
+        fills = sorted(seq for seq in fresh if self._journal.holds_fill(seq))
         oldest = self._journal.oldest_unacked
         recorded_at = self._journal.trim(min(ack.committed_seq, self.last_seq))
         if recorded_at is not None and oldest is not None:
@@ -286,6 +288,7 @@ class Recorder:
 
     def _abandon(self) -> None:
         """In the child of a fork: close what would keep the parent's lock alive, touch nothing else (R24)."""
+        self._is_fork = True
         self._lock.abandon()
         self._link.abandon()
 

@@ -87,7 +87,7 @@ class RunStatus(_Word):
     Died = "died"
 
 
-class Fill(msgspec.Struct, frozen=True, array_like=True, tag="f"):
+class Fill(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="f"):
     """One execution against our order.
 
     Raises: RecordRejected when a number is NaN or infinite or the size is not positive. Source: persistence page, `fills`.
@@ -110,16 +110,32 @@ class Fill(msgspec.Struct, frozen=True, array_like=True, tag="f"):
 
     def __post_init__(self) -> None:
         numbers = ("price", "size", "fee", "timestamp", "multiplier")
-        _make_plain(self, numbers)
+        if not (type(self.price) is type(self.size) is type(self.fee) is type(self.timestamp) is type(self.multiplier) is float):
+            _make_plain(self, numbers)
         # One sum is NaN or infinite when any term is; the slow path then names the culprit.
         if not (math.isfinite(self.price + self.fee + self.timestamp + self.multiplier) and 0.0 < self.size < math.inf):
             _refuse_numbers(self, "fill", self.fill_id, numbers)
             _refuse_sizes(self, "fill", self.fill_id)
+        # So are nearly all: short, plain texts. Whatever is not takes the slow path, which mends it or says what is wrong.
+        fill_id, order_id, market_id, exchange, token_id = (
+            self.fill_id,
+            self.order_id,
+            self.market_id,
+            self.exchange,
+            self.token_id,
+        )
+        if (
+            token_id is None
+            and type(fill_id) is type(order_id) is type(market_id) is type(exchange) is str
+            and fill_id and order_id and market_id
+            and _is_plain(fill_id + order_id + market_id + exchange)
+        ):  # fmt: skip
+            return
         _refuse_missing_ids(self, "fill", ("fill_id", "order_id", "market_id"))
         _tidy_texts(self, ("fill_id", "order_id", "market_id", "token_id", "exchange"))
 
 
-class OrderEvent(msgspec.Struct, frozen=True, array_like=True, tag="o"):
+class OrderEvent(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="o"):
     """One status change of one order. Source: persistence page, `order_events`."""
 
     order_id: str
@@ -140,11 +156,21 @@ class OrderEvent(msgspec.Struct, frozen=True, array_like=True, tag="o"):
 
     def __post_init__(self) -> None:
         numbers = ("price", "size", "filled_size", "remaining_size", "created_at")
-        _make_plain(self, numbers)
+        price, size, filled, remaining = self.price, self.size, self.filled_size, self.remaining_size
+        if not (type(price) is type(size) is type(filled) is type(remaining) is type(self.created_at) is float):
+            _make_plain(self, numbers)
         total = self.price + self.filled_size + self.remaining_size + self.created_at
         if not (math.isfinite(total) and 0.0 < self.size < math.inf):
             _refuse_numbers(self, "order event", self.order_id, numbers)
             _refuse_sizes(self, "order event", self.order_id)
+        order_id, market_id, exchange, reason = self.order_id, self.market_id, self.exchange, self.status_reason
+        if (
+            reason is None
+            and type(order_id) is type(market_id) is type(exchange) is str
+            and order_id and market_id
+            and _is_plain(order_id + market_id + exchange)
+        ):  # fmt: skip
+            return
         _refuse_missing_ids(self, "order event", ("order_id", "market_id"))
         _tidy_texts(self, ("order_id", "market_id", "status_reason", "exchange"))
 
@@ -348,6 +374,11 @@ class EngineStatus(msgspec.Struct, frozen=True):
 
     def total_pnl(self) -> float:
         return self.total_realized_pnl + self.total_unrealized_pnl
+
+
+def _is_plain(texts: str) -> bool:
+    """Whether texts, one behind the other, can all be recorded as they are."""
+    return texts.isascii() and len(texts) <= TEXT_MAX_BYTES
 
 
 def _make_plain(struct: msgspec.Struct, names: tuple[str, ...]) -> None:

@@ -22,7 +22,8 @@ PROTOCOL = 1
 FRAME_MAX_BYTES = 1 << 20  # payload of one frame
 MESSAGE_MAX_BYTES = FRAME_MAX_BYTES + (1 << 16) + 4096  # one frame of the largest size on top of a full message
 HEAD = struct.Struct("<IIQ")  # crc32, payload length, seq
-_BEHIND_CRC = 4
+_BEHIND_CRC = struct.Struct("<IQ")
+_CRC_BYTES = HEAD.size - _BEHIND_CRC.size
 
 
 class Frame(NamedTuple):
@@ -151,20 +152,17 @@ def decode_record(payload: bytes) -> Record:
     return _decode(_record_decoder, payload)
 
 
-def write_frame(record: Record, seq: int, salt: int, buffer: bytearray) -> int:
-    """Encode a record as a frame into a reusable buffer and return the frame's length.
+def encode_record(record: Record) -> bytes:
+    """The payload of a frame. Raises: WireError when it is larger than a frame may be."""
+    payload = _encoder.encode(record)
+    if len(payload) > FRAME_MAX_BYTES:
+        raise WireError(f"a {type(record).__name__} of {len(payload)} bytes is larger than a frame may be ({FRAME_MAX_BYTES})")
+    return payload
 
-    Raises: WireError when the record is larger than a frame may be.
-    """
-    _encoder.encode_into(record, buffer, HEAD.size)
-    length = len(buffer) - HEAD.size
-    if length > FRAME_MAX_BYTES:
-        raise WireError(f"a {type(record).__name__} of {length} bytes is larger than a frame may be ({FRAME_MAX_BYTES})")
-    HEAD.pack_into(buffer, 0, 0, length, seq)
-    with memoryview(buffer) as view:
-        crc = zlib.crc32(view[_BEHIND_CRC:], salt)
-    struct.pack_into("<I", buffer, 0, crc)
-    return len(buffer)
+
+def crc_of(payload: bytes | memoryview, seq: int, salt: int) -> int:
+    """The crc of a frame: of everything behind it, which is what `HEAD` packs and the payload."""
+    return zlib.crc32(payload, zlib.crc32(_BEHIND_CRC.pack(len(payload), seq), salt))
 
 
 def read_frame(data: memoryview, position: int, salt: int) -> Frame | None:
@@ -176,7 +174,7 @@ def read_frame(data: memoryview, position: int, salt: int) -> Frame | None:
     end = payload_at + length
     if length == 0 or length > FRAME_MAX_BYTES or end > len(data):
         return None
-    if zlib.crc32(data[position + _BEHIND_CRC : end], salt) != crc:
+    if zlib.crc32(data[position + _CRC_BYTES : end], salt) != crc:
         return None
     return Frame(seq, bytes(data[payload_at:end]))
 

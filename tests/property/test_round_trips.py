@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from samples import frame_of
 
 from horizon import wire
 from horizon.journal import About, Journal, JournalReader
@@ -66,12 +67,8 @@ FREELY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthC
 @FREELY
 @given(told=st.lists(records, min_size=1, max_size=20), salt=st.integers(0, (1 << 32) - 1))
 def test_a_message_of_any_records_is_read_as_it_was_written(told: list[Record], salt: int) -> None:
-    message = bytearray()
-    for seq, record in enumerate(told, start=1):
-        frame = bytearray()
-        wire.write_frame(record, seq, salt, frame)
-        message += frame
-    shipped = wire.decode_from_run(wire.encode(wire.Ship(0, bytes(message))))
+    message = b"".join(frame_of(record, seq, salt) for seq, record in enumerate(told, start=1))
+    shipped = wire.decode_from_run(wire.encode(wire.Ship(0, message)))
     assert isinstance(shipped, wire.Ship)
     frames = wire.read_frames(shipped.frames, salt)
     assert [frame.seq for frame in frames] == list(range(1, len(told) + 1))
