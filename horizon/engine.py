@@ -250,7 +250,7 @@ class Engine:
         """Take a fill that the caller knows to be his. Returns whether it was new: a known one changes nothing."""
         with self._lock:
             self._life.begin()
-            return self._desk.take_fills([fill], vouched=True) == 1
+            return self._desk.take_fill(fill, vouched=True)
 
     def sync_positions(self) -> int:
         """Ask the venue for fills since the last moment that is known and take what is new; returns their number.

@@ -28,6 +28,8 @@ def tell_figures(desk: Desk, persistence: Persistence, lock: TurnLock) -> None:
 def _of_desk(desk: Desk) -> Iterable[Reading]:
     venue = (desk.venue.name,)
     realized, unrealized = desk.book.pnl()
+    yield Reading("horizon_fills_total", desk.fills_applied - desk.sells_applied, (*venue, "buy"))
+    yield Reading("horizon_fills_total", desk.sells_applied, (*venue, "sell"))
     yield Reading("horizon_orders_open", desk.orders.open_count(), venue)
     yield Reading("horizon_positions_open", desk.book.active_count(), venue)
     yield Reading("horizon_pnl", realized, ("realized",))

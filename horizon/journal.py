@@ -28,7 +28,7 @@ from horizon.failpoints import ACTIVE, reach
 from horizon.ids import strategy_lock_name
 from horizon.paths import sync_folder
 from horizon.records import Fill, Record
-from horizon.wire import FRAME_MAX_BYTES, HEAD, Frame, crc_of, encode_record, read_frame
+from horizon.wire import FRAME_MAX_BYTES, HEAD, Frame, frame_of, read_frame
 
 DEFAULT_BYTES = 16 << 20
 _MAGIC = b"HZJRNL01"
@@ -38,7 +38,6 @@ _FIXED = struct.Struct("<8sQII")  # magic, capacity of the ring, salt, length of
 _ABOUT_CRC_AT = _FIXED.size
 _WORDS_AT = 64
 _HEAD, _HEAD_SEQ, _TAIL = range(3)  # the published words, 8 bytes each
-_HEAD_BYTES = HEAD.size
 _WRAP = 0xFFFFFFFF  # a length that says: the next frame is at the start of the ring
 _ORDERS_UP_TO = 0.75  # share of the ring that new orders may use; the rest is the reserve of everything else (R22)
 
@@ -101,10 +100,9 @@ class Journal:
 
         Raises: JournalFull when even the reserve is used up; WireError when the record is too large. Neither appends anything.
         """
-        payload = encode_record(record)
         seq = self.last_seq + 1
-        size = len(payload)
-        length = _HEAD_BYTES + size
+        frame = frame_of(record, seq, self.salt)
+        length = len(frame)
         head = self.head
         at = head % self.capacity
         skipped = self.capacity - at if at + length > self.capacity else 0
@@ -114,13 +112,12 @@ class Journal:
                 f"{self.path}: all {self.capacity} bytes hold records that the writer has not acknowledged ({self.unacked} of them)"
             )
         if skipped:
-            if skipped >= _HEAD_BYTES:
+            if skipped >= HEAD.size:
                 HEAD.pack_into(self._view, _DATA_AT + at, 0, _WRAP, seq)
             self._lap_end, self._lap_start = head, head + skipped
             at = 0
         start = _DATA_AT + at
-        HEAD.pack_into(self._view, start, crc_of(payload, seq, self.salt), size, seq)
-        self._view[start + _HEAD_BYTES : start + length] = payload
+        self._view[start : start + length] = frame
         if ACTIVE:
             reach("worker.appending")
         self.head = end

@@ -29,7 +29,7 @@ class TurnLock:
 
     def __enter__(self) -> None:
         """Raises: HorizonError in the child of a fork."""
-        if self._lock.acquire(blocking=False):
+        if self._lock.acquire(False):
             return
         self._waiting.append(None)
         os.eventfd_write(self._event, 1)
@@ -51,6 +51,8 @@ class TurnLock:
             if not self._waiting:
                 return
             time.sleep(_HANDOVER_S)
+        # They were not fast enough, on a busy machine: the next sleep must hear of them too, and not outlast them.
+        os.eventfd_write(self._event, 1)
 
     def __del__(self) -> None:
         os.close(self._event)

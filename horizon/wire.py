@@ -152,17 +152,15 @@ def decode_record(payload: bytes) -> Record:
     return _decode(_record_decoder, payload)
 
 
-def encode_record(record: Record) -> bytes:
-    """The payload of a frame. Raises: WireError when it is larger than a frame may be."""
+def frame_of(record: Record, seq: int, salt: int) -> bytes:
+    """Encode a record as a frame. Raises: WireError when the record is larger than a frame may be."""
     payload = _encoder.encode(record)
-    if len(payload) > FRAME_MAX_BYTES:
-        raise WireError(f"a {type(record).__name__} of {len(payload)} bytes is larger than a frame may be ({FRAME_MAX_BYTES})")
-    return payload
-
-
-def crc_of(payload: bytes | memoryview, seq: int, salt: int) -> int:
-    """The crc of a frame: of everything behind it, which is what `HEAD` packs and the payload."""
-    return zlib.crc32(payload, zlib.crc32(_BEHIND_CRC.pack(len(payload), seq), salt))
+    size = len(payload)
+    if size > FRAME_MAX_BYTES:
+        raise WireError(f"a {type(record).__name__} of {size} bytes is larger than a frame may be ({FRAME_MAX_BYTES})")
+    # In two steps: all that is behind the crc, as it lies there.
+    crc = zlib.crc32(payload, zlib.crc32(_BEHIND_CRC.pack(size, seq), salt))
+    return HEAD.pack(crc, size, seq) + payload
 
 
 def read_frame(data: memoryview, position: int, salt: int) -> Frame | None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from horizon import wire
-from horizon.records import Fill, OrderEvent, OrderSide, OrderStatus, OrderType, Record, Side, TimeInForce
+from horizon.records import Fill, OrderEvent, OrderSide, OrderStatus, OrderType, Side, TimeInForce
 
 
 def fill(number: int = 1, **changes: object) -> Fill:
@@ -41,9 +40,3 @@ def order_event(number: int = 1, status: OrderStatus = OrderStatus.New, **change
         "recorded_at": 1_700_000_000.5,
     }
     return OrderEvent(**(values | changes))  # type: ignore[arg-type]
-
-
-def frame_of(record: Record, seq: int, salt: int) -> bytes:
-    """A record as it lies in a journal with this salt."""
-    payload = wire.encode_record(record)
-    return wire.HEAD.pack(wire.crc_of(payload, seq, salt), len(payload), seq) + payload

@@ -98,7 +98,9 @@ def check_file_system(paths: DatabasePaths, durability: Durability, mounts: str 
     try:
         refuse_unfit_place(paths.database)
     except StoreError as error:
-        return problem("file system", str(error), "move the database: stop everything, then `horizon db backup PATH` to the new place")
+        return problem(
+            "file system", str(error), "move the database: stop everything, then `horizon db backup PATH` to the new place"
+        )
     kind = file_system_of(paths.database, _MOUNTS.read_text() if mounts is None else mounts)
     if kind in ("tmpfs", "ramfs"):
         sentence = f"{paths.database} lies in memory ({kind}): a reboot takes it away"

@@ -15,7 +15,7 @@ import pytest
 import zmq
 from eventually import eventually
 from road import OpenRecorder, a_writer_runs, dead_letters, kill_writer, rows, script, start_writer, stop_writer, writer_pid
-from samples import fill, frame_of, order_event
+from samples import fill, order_event
 
 from horizon import wire
 from horizon.errors import AckTimeout, DeadLettered, Halt, JournalError, LinkError, StoreError, StrategyBusy
@@ -221,7 +221,7 @@ def test_a_forged_message_in_a_runs_name_is_dropped(database: DatabasePaths, rec
     """R17: the crc is seeded with the salt of the run's journal."""
     recorder.record(fill(1))
     recorder.flush(10)
-    forged = frame_of(fill(2), recorder.last_seq + 1, 12345)
+    forged = wire.frame_of(fill(2), recorder.last_seq + 1, 12345)
     recorder._link._send(wire.encode(wire.Ship(recorder._journal.head, forged)))
     recorder.record(fill(3))
     recorder.flush(10)

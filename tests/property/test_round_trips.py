@@ -8,7 +8,6 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from samples import frame_of
 
 from horizon import wire
 from horizon.journal import About, Journal, JournalReader
@@ -67,7 +66,7 @@ FREELY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthC
 @FREELY
 @given(told=st.lists(records, min_size=1, max_size=20), salt=st.integers(0, (1 << 32) - 1))
 def test_a_message_of_any_records_is_read_as_it_was_written(told: list[Record], salt: int) -> None:
-    message = b"".join(frame_of(record, seq, salt) for seq, record in enumerate(told, start=1))
+    message = b"".join(wire.frame_of(record, seq, salt) for seq, record in enumerate(told, start=1))
     shipped = wire.decode_from_run(wire.encode(wire.Ship(0, message)))
     assert isinstance(shipped, wire.Ship)
     frames = wire.read_frames(shipped.frames, salt)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from samples import fill, frame_of, order_event
+from samples import fill, order_event
 
 from horizon import wire
 from horizon.errors import DecodeError, WireError
@@ -33,20 +33,20 @@ RECORDS: list[Record] = [
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
 def test_a_record_survives_its_frame(record: Record) -> None:
-    (frame,) = wire.read_frames(frame_of(record, 9, 77), 77)
+    (frame,) = wire.read_frames(wire.frame_of(record, 9, 77), 77)
     assert frame.seq == 9
     assert wire.decode_record(frame.payload) == record
 
 
 def test_a_frame_with_another_runs_salt_is_not_read() -> None:
     with pytest.raises(WireError, match="no intact frame at byte 0"):
-        wire.read_frames(frame_of(fill(), 1, 77), 78)
+        wire.read_frames(wire.frame_of(fill(), 1, 77), 78)
 
 
 def test_a_record_larger_than_a_frame_is_refused() -> None:
     rows = tuple(PositionRow(f"market-{i}" * 20, Side.Yes, "paper", None, "1", "1", "1", "1", "1") for i in range(8000))
     with pytest.raises(WireError, match="larger than a frame may be"):
-        wire.encode_record(PositionSnapshot(1.0, rows))
+        wire.frame_of(PositionSnapshot(1.0, rows), 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_garbage_is_an_error_that_keeps_the_bytes(garbage: bytes) -> None:
 
 
 def test_a_decoded_record_is_checked_like_a_built_one() -> None:
-    (frame,) = wire.read_frames(frame_of(fill(), 1, 0), 0)
+    (frame,) = wire.read_frames(wire.frame_of(fill(), 1, 0), 0)
     import msgspec
 
     values = msgspec.msgpack.decode(frame.payload)
