@@ -244,7 +244,8 @@ class _OrderChanges:
         """Take one more event; only the last of each order is written. Returns whether it is a new order."""
         order_id, status = row[0], row[_STATUS]
         if status is _NEW:
-            self.opened[order_id] = (*row, commit_no)
+            # Told as new twice, it was opened by the first: its fills may lie between the two.
+            self.opened[order_id] = (*row, self.opened[order_id][-1] if order_id in self.opened else commit_no)
             return True
         if status not in OPEN_STATUSES:
             self.opened.pop(order_id, None)
