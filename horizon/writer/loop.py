@@ -136,8 +136,6 @@ class Writer:
         self._poller.poll(0 if has_work and not self._stalled else int(_LOOK_EVERY_S * 1000))
         self._hear_supervisor()
         for _ in range(_MESSAGES_A_ROUND):
-            if self._batch.full:
-                return
             try:
                 identity, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
                 message = wire.decode_from_run(b"".join(parts))
@@ -180,6 +178,10 @@ class Writer:
             self._list_at = 0.0
             return
         run.owed = True
+        if self._batch.full:
+            # From its journal when there is room. Not left in the queue: a newcomer's Hello stands behind it.
+            run.behind = True
+            return
         end = message.offset + len(message.frames)
         if not message.frames or self._stalled or run.gap is not None or end <= run.offset:
             return
@@ -214,6 +216,8 @@ class Writer:
         if look:
             self._look_at = now + _LOOK_EVERY_S
         for run in list(self._runs.values()):
+            if self._batch.full:
+                break  # those that had no room stay in front of those that had
             if run.dead or run.behind or (look and needs_reading(run)):
                 read_missing(run, self._batch)
                 self._runs[run.run_id] = self._runs.pop(run.run_id)  # the next batch has room for others first
