@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 MESSAGE_MAX_BYTES = 64 * 1024
+MESSAGES_MAX = 1000  # of one call of `receive`; more than the kernel keeps, so all that a dead process has said is among them
 
 PhaseName = Literal["loading", "recovering", "venue"]
 
@@ -113,9 +114,11 @@ class Channel:
         return True
 
     def receive(self) -> list[Message]:
-        """Every message that has arrived."""
+        """Every message that has arrived; of a process that goes on sending meanwhile, so many and no more."""
         messages: list[Message] = []
-        while not self.closed:
+        for _ in range(MESSAGES_MAX):
+            if self.closed:
+                break
             try:
                 data = self._socket.recv(MESSAGE_MAX_BYTES)
             except BlockingIOError:

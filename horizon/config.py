@@ -221,7 +221,9 @@ class _File:
             # Editors of another system begin a file with a mark that TOML does not know.
             self.data = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
         except FileNotFoundError as error:
-            raise ConfigError(f"{path} does not exist; `horizon init DIR` writes one") from error
+            raise ConfigError(
+                f"{path} does not exist; name another with --config, or let `horizon init DIR` write one"
+            ) from error
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
@@ -345,6 +347,7 @@ _TYPES = {
     "str": "a text",
     "bool": "true or false",
     "object": "a table",
+    "array": "a list",
 }
 _MISSING = re.compile(r"Object missing required field `(.+)`")
 _WRONG = re.compile(r"(?P<what>.*?)(?:, got `.*?`)? - at `\$\.(?P<key>\w+).*`")

@@ -135,7 +135,7 @@ class StatusReply(msgspec.Struct, frozen=True, tag="status_reply"):
     writer: WriterHealth
     processes: list[ProcessStatus]  # the strategies in the order of the configuration, then writer and gateway
     log_dropped: int = 0  # entries that the supervisor's own sinks dropped
-    why_no_groups: str = ""  # why limits of memory are not the kernel's to keep (cgroup v2); empty: they are
+    why_no_groups: str | None = None  # why the kernel does not keep limits of memory (cgroup v2); empty: it does
 
     @property
     def strategies(self) -> list[ProcessStatus]:

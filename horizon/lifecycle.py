@@ -350,7 +350,7 @@ class Lifecycle:
         strategy = self._persistence.strategy
         if found.rows or found.fills:
             log.info(
-                "%s recovered %d positions: a snapshot of %d and %d fills after it",
+                "%s recovered its positions (%d open): a snapshot of %d and %d fills after it",
                 strategy,
                 self._desk.book.active_count(),
                 len(found.rows),

@@ -4,7 +4,9 @@ The kernel signals a process when its parent dies. As long as there is nothing t
 has to cancel, drain and leave by itself, for which the end of its channel is the sign; a process that hangs does not see that, and in an
 endless loop in C no handler of Python runs. So the handler of the kernel's signal is alarm() of the C library itself, which takes the
 number that it is called with, the signal's, for seconds: so much later SIGALRM ends the process, whoever holds Python's lock.
-While the supervisor lives nothing is armed, so it alone judges a worker that hangs.
+alarm() is among the functions that a signal handler may call (signal-safety(7)). Rejected: a thread that watches, which needs that lock;
+SIGKILL at once, which cancels nothing. While the supervisor lives nothing is armed, so it alone judges a worker that hangs.
+A strategy that handles SIGALRM itself and hangs in C escapes this; its next run then waits for its lock and names the pid (R10).
 """
 
 from __future__ import annotations

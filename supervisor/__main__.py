@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -46,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     notifier = Notifier.from_environment()  # before any process is started, which would inherit the variables
     if notifier.is_heard:
         end_when_hung()
+    # Who started this process may have ignored it, which programs inherit: the kernel would then keep no exit code for us.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # Before anything of multiprocessing is made: its queues and locks belong to a start method.
     multiprocessing.set_start_method("spawn")
     start_resource_tracker()
@@ -119,6 +123,8 @@ def _supervise(config: Config, paths: DatabasePaths, duration_s: float | None, p
         control.open()
         try:
             supervisor.steered_by(control, lambda: verbs.answer(Reload(), "SIGHUP"))
+            # What is loaded now stays: to walk through it with every full collection would hold up the loop for some milliseconds.
+            gc.freeze()
             log.info("horizon %s runs %s on %s", horizon.__version__, ", ".join(config.strategies), paths.database)
             exit_code = supervisor.run(duration_s)
         finally:

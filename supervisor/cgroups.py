@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -72,7 +73,7 @@ class Group:
         except OSError:  # before Linux 5.14
             for pid in self.pids():
                 with suppress(OSError):
-                    os.kill(pid, 9)
+                    os.kill(pid, signal.SIGKILL)
 
     def why_killed(self) -> str:
         """A sentence where the kernel killed it for want of memory; else empty."""

@@ -12,9 +12,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.reduction import DupFd
-from pathlib import Path
 from typing import Any
 
 from horizon import channel, worker
@@ -22,6 +21,7 @@ from horizon.channel import Channel, Stop
 from horizon.config import Config
 from supervisor.cgroups import Group, Groups
 from supervisor.dumps import Dump
+from supervisor.limits import resident_bytes
 from supervisor.log_channels import LineChannel, LogChannel
 from supervisor.log_files import Sink
 from supervisor.output import Output
@@ -120,9 +120,7 @@ class Child:
 
     def rss_bytes(self) -> int | None:
         """What it has in memory now; None when it has just ended."""
-        with suppress(OSError, IndexError, ValueError):
-            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE_BYTES
-        return None
+        return resident_bytes(self.pid) or None
 
     def close(self) -> None:
         os.close(self.pidfd)
@@ -145,17 +143,14 @@ class Child:
             os.kill(self.pid, signal.SIGCONT)
 
 
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-
-
 def start(sink: Sink, groups: Groups | None, config: Config, name: str, now: float) -> Child:
-    """Start the process of this name. Raises: OSError."""
+    """Start the process of this name. Raises: OSError, or RuntimeError for want of a thread; then nothing of it is left."""
     if name == "writer":
         command = [sys.executable, "-P", "-m", "horizon.writer", "--database", str(config.database.path), "--supervised"]
-        return _start_command("writer", [*command, "--durability", config.database.durability], sink, now, with_dump=True)
+        return _start_command("writer", [*command, "--durability", config.database.durability], sink, now)
     if name == "gateway":
         command = [sys.executable, "-P", "-m", "supervisor.gateway", "--config", str(config.path)]
-        return _start_command("gateway", command, sink, now, with_dump=False)
+        return _start_command("gateway", command, sink, now)
     group = None if groups is None else groups.make(name, config.strategies[name].limits)
     try:
         return _start_worker(name, config, sink, now, group)
@@ -166,55 +161,54 @@ def start(sink: Sink, groups: Groups | None, config: Config, name: str, now: flo
 
 
 def _start_worker(name: str, config: Config, sink: Sink, now: float, group: Group | None) -> Child:
-    log = LogChannel(name, sink)
-    ours, theirs = channel.pair()
-    dump, output = Dump(), Output()
-    process = multiprocessing.get_context("spawn").Process(
-        target=worker.main,
-        args=(config.only(name), theirs, log.worker_end(), os.getpid(), _Handed(dump.fd), _Handed(output.write_end)),
-        kwargs={"group": None if group is None else group.folder},
-        name=name,
-    )
-    try:
-        with _signals_held(), theirs:
+    with ExitStack() as handed_over, ExitStack() as on_failure:
+        log = LogChannel(name, sink)
+        handed_over.callback(log.let_go)
+        ours, theirs = channel.pair()
+        on_failure.enter_context(ours)
+        handed_over.enter_context(theirs)
+        dump = Dump()
+        on_failure.callback(dump.close)
+        output = Output()
+        on_failure.callback(output.close)
+        handed_over.callback(output.let_go)
+        process = multiprocessing.get_context("spawn").Process(
+            target=worker.main,
+            args=(config.only(name), theirs, log.worker_end(), os.getpid(), _Handed(dump.fd), _Handed(output.write_end)),
+            kwargs={"group": None if group is None else group.folder},
+            name=name,
+        )
+        with _signals_held():
             process.start()
-    except BaseException:
-        ours.close()
-        dump.close()
-        output.close()
-        raise
-    finally:
-        output.let_go()
-        log.let_go()
-    assert process.pid is not None
-    return Child(process.pid, Channel(ours), lambda: process.exitcode, now, dump, output, group)
+        on_failure.callback(process.kill)
+        assert process.pid is not None
+        child = Child(process.pid, Channel(ours), lambda: process.exitcode, now, dump, output, group)
+        on_failure.pop_all()
+    return child
 
 
-def _start_command(name: str, command: Sequence[str], sink: Sink, now: float, with_dump: bool) -> Child:
-    log = LineChannel(name, sink)
-    ours, theirs = channel.pair()
-    dump = Dump() if with_dump else None
-    handed = [theirs.fileno()] if dump is None else [theirs.fileno(), dump.fd]
-    options = [f"--channel-fd={handed[0]}", *(f"--dump-fd={fd}" for fd in handed[1:])]
-    try:
-        with theirs:
-            process = subprocess.Popen(  # noqa: S603
-                [*command, *options],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log.write_end,
-                pass_fds=handed,
-                start_new_session=True,
-            )
-    except BaseException:
-        ours.close()
-        if dump is not None:
-            dump.close()
-        raise
-    finally:
-        log.let_go()
-    log.pid = process.pid
-    return Child(process.pid, Channel(ours), process.poll, now, dump)
+def _start_command(name: str, command: Sequence[str], sink: Sink, now: float) -> Child:
+    with ExitStack() as handed_over, ExitStack() as on_failure:
+        log = LineChannel(name, sink)
+        handed_over.callback(log.let_go)
+        ours, theirs = channel.pair()
+        on_failure.enter_context(ours)
+        handed_over.enter_context(theirs)
+        dump = Dump()
+        on_failure.callback(dump.close)
+        process = subprocess.Popen(  # noqa: S603
+            [*command, f"--channel-fd={theirs.fileno()}", f"--dump-fd={dump.fd}"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log.write_end,
+            pass_fds=[theirs.fileno(), dump.fd],
+            start_new_session=True,
+        )
+        on_failure.callback(process.kill)
+        log.pid = process.pid
+        child = Child(process.pid, Channel(ours), process.poll, now, dump)
+        on_failure.pop_all()
+    return child
 
 
 class _Handed:

@@ -17,6 +17,7 @@ import selectors
 import socket
 import stat
 import struct
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 
 CLIENTS_MAX = 64
 STEPS_MAX = 32  # of one call of `serve`: a connection taken, a request read, a question asked again
+_SERVING_S = 0.004  # of one call; none is begun later, except the first
 SILENT_MAX_S = 10.0
 _MODE = 0o660
 _WAITING_MAX = 128  # connections that the kernel holds for us
@@ -117,19 +119,23 @@ class ControlServer:
         selector.register(self._poll.fileno(), selectors.EVENT_READ)
 
     def serve(self, now: float) -> int:
-        """Do what is to be done now, at most `STEPS_MAX` steps of it; what is left keeps the selector awake. Returns the steps."""
+        """Do what is to be done now, for some milliseconds and at most `STEPS_MAX` steps; what is left keeps the selector awake.
+
+        Returns the steps.
+        """
+        until = time.monotonic() + _SERVING_S
         self._look_after_the_socket(now)
         self._let_the_silent_go(now)
         steps = self._ask_again()
         listener = self._listener.fileno() if self._listener else -1
         ready = [fd for fd, _ in self._poll.poll(0, STEPS_MAX - steps)]
         for fd in ready:
-            if fd != listener:
+            if fd != listener and (not steps or time.monotonic() < until):
                 steps += 1
                 self._read(self._clients[fd], now)
         # Last: whoever is new takes what steps are left, and may take the place of one who only stays.
         if listener in ready:
-            steps += self._accept(now, STEPS_MAX - steps)
+            steps += self._accept(now, STEPS_MAX - steps, until)
         return steps
 
     # ---- the socket's file
@@ -181,12 +187,20 @@ class ControlServer:
         if now < self._look_at:
             return
         self._look_at = now + _LOOK_AT_THE_FILE_S
-        if self._listener is not None and not self.path.exists():
+        if self._listener is not None and self._is_lost():
             log.warning("the control socket %s was removed: making it again", self.path, extra={"action": "control"})
             self._stop_listening()
         if self._listener is None:
             with suppress(OSError, ConfigError):
                 self._listen()
+
+    def _is_lost(self) -> bool:
+        """Whether its name is gone, or names another file. Where that cannot be seen it is not touched."""
+        try:
+            found = self.path.lstat()
+        except OSError as error:
+            return error.errno in (errno.ENOENT, errno.ENOTDIR)
+        return (found.st_dev, found.st_ino) != self._file
 
     def _stop_listening(self) -> None:
         if self._listener is None:
@@ -202,10 +216,12 @@ class ControlServer:
 
     # ---- clients
 
-    def _accept(self, now: float, steps: int) -> int:
+    def _accept(self, now: float, steps: int, until: float) -> int:
         """Take those who wait, and read at once what they have already sent. Returns the steps that it took."""
         assert self._listener is not None
         for step in range(steps):
+            if step and time.monotonic() >= until:
+                return step
             if len(self._clients) >= CLIENTS_MAX and not self._let_the_oldest_idle_go():
                 self._set_accepting(False)
                 return step
@@ -262,7 +278,7 @@ class ControlServer:
         if why_not := self._why_not(request, peer):
             self._note_refusal(why_not, peer, now)
             return Refused(why_not)
-        return _without_harm(lambda: self._answer(request, peer))
+        return without_harm(lambda: self._answer(request, peer))
 
     def _ask_again(self) -> int:
         """Those whose reply was not there yet, in turn. Returns how many."""
@@ -270,7 +286,7 @@ class ControlServer:
         for _ in range(steps):
             client = self._asked.popleft()
             assert client.ask_again is not None
-            reply = _without_harm(client.ask_again)
+            reply = without_harm(client.ask_again)
             if reply is None:
                 self._asked.append(client)
             else:
@@ -362,7 +378,7 @@ class _Client:
         self.ask_again: AskAgain | None = None
 
 
-def _without_harm(answer: Callable[[], T]) -> T | Refused:
+def without_harm(answer: Callable[[], T]) -> T | Refused:
     """A mistake of ours in one command ends that command, and not the loop that watches over everything."""
     try:
         return answer()

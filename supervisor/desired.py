@@ -7,6 +7,7 @@ disk may take seconds, and the loop must not wait for it. The newest state wins:
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from pathlib import Path
@@ -15,6 +16,8 @@ import msgspec
 
 from horizon.errors import StoreError
 from horizon.paths import sync_folder
+
+log = logging.getLogger(__name__)
 
 _RETRY_S = 5.0
 
@@ -84,7 +87,7 @@ class Desired:
     def finish(self, timeout_s: float) -> None:
         """At the end of the supervisor: save what is not saved yet, and wait for it, but not for ever."""
         for _ in range(3):  # one save may be under way with an older state, then comes the newest
-            if self._save is not None:
+            if self._save is not None and self._save.thread.is_alive():
                 self._save.thread.join(timeout_s)
             self.keep(self._retry_at)
 
@@ -98,11 +101,14 @@ class _Save:
 
     def __init__(self, path: Path, version: int, decisions: Decisions) -> None:
         self.version = version
-        self.problem = ""
+        self.problem = f"{path} was not written; the traceback is in the log"  # until it is
         self._path = path
         self._text = msgspec.json.format(msgspec.json.encode(decisions), indent=2)
         self.thread = threading.Thread(target=self._run, name="desired state", daemon=True)
-        self.thread.start()
+        try:
+            self.thread.start()
+        except RuntimeError as error:  # the host gives no more threads
+            self.problem = f"{path} cannot be written: {error}"
 
     def _run(self) -> None:
         new = self._path.with_name(self._path.name + ".new")
@@ -116,6 +122,10 @@ class _Save:
             sync_folder(self._path.parent)
         except OSError as error:
             self.problem = f"{self._path} cannot be written: {error.strerror}"
+        except Exception:
+            log.exception("writing %s", self._path)
+        else:
+            self.problem = ""
 
 
 def _load(path: Path) -> Decisions:

@@ -81,7 +81,7 @@ def held_bytes(pid: int, precisely_above: int = 0) -> int:
     the kernel has to walk through all of them.
     """
     pids = [pid, *_below(pid)]
-    held = sum(map(_resident_bytes, pids))
+    held = sum(map(resident_bytes, pids))
     return sum(map(_share_bytes, pids)) if held > precisely_above and len(pids) > 1 else held
 
 
@@ -95,10 +95,15 @@ def _below(pid: int) -> Iterator[int]:
                     yield from _below(child)
 
 
-def _resident_bytes(pid: int) -> int:
+def resident_bytes(pid: int) -> int:
+    """Of one process; 0 when it has just ended. Not by Path, which takes four times as long: every status asks for all of them."""
     with suppress(OSError, IndexError):
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
-    return 0  # it has just ended
+        fd = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return int(os.read(fd, 256).split()[1]) * _PAGE_BYTES
+        finally:
+            os.close(fd)
+    return 0
 
 
 def _share_bytes(pid: int) -> int:
@@ -106,4 +111,4 @@ def _share_bytes(pid: int) -> int:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
-    return _resident_bytes(pid)
+    return resident_bytes(pid)

@@ -1,7 +1,7 @@
 """The supervisor's loop: it starts the writer, then the strategies, starts again what a new start can cure, and stops all in order.
 
-One thread, which never waits for a child, a terminal or a disk. Every child is looked at after every wake-up, whoever caused it: for fifty
-of them that costs less than a millisecond, and no event can be missed. What happens to a process becomes an event of worker_states.py,
+One thread, which never waits for a child, a terminal or a disk. After a wake-up those are looked at who caused it, and ten times a second
+all of them, for what wakes nobody: deadlines, memory, what was printed. What happens to a process becomes an event of worker_states.py,
 which decides; what it decides is done here.
 
 Order: no worker starts before the writer is ready, and the writer is told to stop only when every worker is gone. The gateway comes beside
@@ -15,7 +15,7 @@ import logging
 import os
 import selectors
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -32,7 +32,7 @@ from horizon.ids import new_run_id
 from horizon.paths import DatabasePaths
 from supervisor.cgroups import Groups
 from supervisor.child import Child
-from supervisor.control import AskAgain, ControlServer
+from supervisor.control import AskAgain, ControlServer, without_harm
 from supervisor.desired import Desired
 from supervisor.judging import leaves_hangs_alone, rules_of, verdict_of
 from supervisor.limits import Mark
@@ -92,7 +92,7 @@ _UNKILLABLE = (
     "nothing can end it before that does"
 )
 
-Start = Callable[[Config, str, float], Child]  # name of the process, monotonic time; raises OSError
+Start = Callable[[Config, str, float], Child]  # name of the process, monotonic time; raises OSError, RuntimeError
 
 
 class Lines(Protocol):
@@ -117,7 +117,7 @@ class Supervisor:
         notifier: Notifier | None = None,
         strangers: Strangers | None = None,
         groups: Groups | None = None,
-        why_no_groups: str = "",
+        why_no_groups: str | None = None,
         clock: Clock = SYSTEM_CLOCK,
         random: Random | None = None,
     ) -> None:
@@ -144,6 +144,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._begun_at = clock.monotonic()
         self._looked_at = self._begun_at
+        self._looked_at_all_at = float("-inf")
         self._show_at = 0.0
         self._said_up = False
         self._first_run = new_run_id()  # run ids rise: what is larger was begun under this supervisor
@@ -174,9 +175,9 @@ class Supervisor:
                 self._control.register(self._selector)
             while not self._is_over():
                 more_is_due = self._start_what_is_due()
-                self._wait(0.0 if more_is_due else _TICK_S)
+                woken_by = self._wait(may_sleep=not more_is_due)
                 self._hear_signals(wakeups)
-                self._look_at_the_living(duration_s)
+                self._look_at_the_living(woken_by, duration_s)
                 self._stop_who_shall_stop()
                 self._tell()
                 if ACTIVE:
@@ -208,16 +209,16 @@ class Supervisor:
         return status_of(self, self._clock.monotonic() - self._begun_at, self._clock.monotonic())
 
     def want(self, name: str, by: str) -> None:
-        self._feed(self._slot(name), Want(by))
+        self._steer(name, Want(by))
 
     def unwant(self, name: str, by: str) -> None:
-        self._feed(self._slot(name), Unwant(by))
+        self._steer(name, Unwant(by))
 
     def restart(self, name: str, by: str) -> None:
-        self._feed(self._slot(name), Restart(by))
+        self._steer(name, Restart(by))
 
     def reset(self, name: str, by: str) -> None:
-        self._feed(self._slot(name), Reset(by))
+        self._steer(name, Reset(by))
 
     def starts(self, name: str) -> int:
         """How many incarnations a strategy has had under this supervisor. 0: there is no such strategy."""
@@ -244,6 +245,8 @@ class Supervisor:
             slot.is_leaving = True
             self.desired.forget(name)
             self._feed(slot, Unwant("the configuration"))
+            if slot.is_over:
+                self._drop(slot)
         for name in plan.add:
             self._add(name)
         for name in plan.restart:
@@ -259,6 +262,12 @@ class Supervisor:
         if self._ending is None:
             log.info("%s: stopping the strategies, then the writer", by, extra={"action": "stop"})
             self._end(ExitCode.DONE)
+
+    def _steer(self, name: str, event: Event) -> None:
+        """Raises: KeyError."""
+        slot = self._slot(name)
+        if not slot.is_leaving:  # what the configuration does not have any more cannot be started, and is stopped already
+            self._feed(slot, event)
 
     def _slot(self, name: str) -> Slot:
         """Raises: KeyError."""
@@ -333,6 +342,8 @@ class Supervisor:
         """Returns whether more is due than this turn has time for."""
         begun = now = self._clock.monotonic()
         due = [slot for slot in self.slots if slot.child is None and slot.life.start_at is not None and now >= slot.life.start_at]
+        if not due:
+            return False
         loading = sum(slot.is_loading(now) for slot in self.workers)
         for slot in due:
             if slot is not self.writer and (not self.writer.is_ready or loading >= _LOADING_AT_ONCE):
@@ -347,52 +358,69 @@ class Supervisor:
     def _spawn(self, slot: Slot, now: float) -> None:
         try:
             child = self._start(self.config, slot.name, now)
-        except OSError as error:
-            self._feed(slot, StartFailed(f"cannot be started: {error}"))
+        except (OSError, RuntimeError, MemoryError) as error:  # no thread to be had is a RuntimeError
+            self._feed(slot, StartFailed(f"cannot be started: {error or 'no memory'}"))
             return
         if ACTIVE:
             reach("supervisor.starting")
-        self._selector.register(child.pidfd, selectors.EVENT_READ)
-        self._selector.register(child.channel, selectors.EVENT_READ)
+        self._selector.register(child.pidfd, selectors.EVENT_READ, slot)
+        self._selector.register(child.channel, selectors.EVENT_READ, slot)
         slot.begin(child, Watch(now, beats_before_ready=slot.kind == "writer"))
         self._feed(slot, Started(child.pid))
 
     # ---- wait
 
-    def _wait(self, timeout_s: float) -> None:
-        self.pace.end(self._clock.monotonic())
-        is_asked = any(slot.child and slot.child.dump and slot.child.dump.is_asked for slot in self.slots)
-        self._selector.select(min(timeout_s, _DUMP_TICK_S) if is_asked else timeout_s)
+    def _wait(self, may_sleep: bool) -> Set[Slot]:
+        """Until something happens or all are to be looked at. Returns whose process has said something or ended."""
+        now = self._clock.monotonic()
+        self.pace.end(now)
+        events = self._selector.select(max(0.0, self._look_at_all_at() - now) if may_sleep else 0.0)
         self.pace.begin(self._clock.monotonic())
+        return {key.data for key, _ in events if key.data is not None}
+
+    def _look_at_all_at(self) -> float:
+        is_asked = any(slot.child and slot.child.dump and slot.child.dump.is_asked for slot in self.slots)
+        return self._looked_at_all_at + (_DUMP_TICK_S if is_asked else _TICK_S)
 
     # ---- look
 
-    def _look_at_the_living(self, duration_s: float | None) -> None:
+    def _look_at_the_living(self, woken_by: Set[Slot], duration_s: float | None) -> None:
         now = self._clock.monotonic()
-        turn_s, gap_s = now - self._looked_at, asleep(self._looked_at, now)
+        self._forgive(self._looked_at, now)
         self._looked_at = now
-        writer_works = self.writer.is_ready and not (self.writer.writer_beat and self.writer.writer_beat.stalled)
+        all_are_due = now >= self._look_at_all_at()
+        if all_are_due:
+            self._looked_at_all_at = now
         ended = 0
-        for slot in list(self.slots):
+        for slot in list(self.slots if all_are_due else woken_by):
             if slot.child is not None:
-                # Nobody is judged by the time in which the supervisor slept, or in which he had to wait for the writer.
-                slot.shift(turn_s if slot.waits_for_a_writer and not writer_works else gap_s)
                 ended += self._look_at(slot, slot.child, now)
         if self.writer.is_ready and not self._had_a_writer:
             self._had_a_writer = True
             self._end_at = None if duration_s is None else now + duration_s
-        if self._strangers is not None:
+        if self._strangers is not None and (all_are_due or ended):
             self._strangers.look(now, {slot.child.pid for slot in self.slots if slot.child}, someone_died=bool(ended))
         if self._groups is not None:
             self._groups.sweep(now)
+
+    def _forgive(self, previous: float, now: float) -> None:
+        """Nobody is judged by the time in which the supervisor slept, or in which he had to wait for the writer."""
+        gap_s = asleep(previous, now)
+        writer_works = self.writer.is_ready and not (self.writer.writer_beat and self.writer.writer_beat.stalled)
+        if gap_s or not writer_works:
+            for slot in self.slots:
+                slot.shift(now - previous if slot.waits_for_a_writer and not writer_works else gap_s)
 
     def _look_at(self, slot: Slot, child: Child, now: float) -> bool:
         """Returns whether it has ended."""
         exit_code = child.exit_code()  # asked first: what a dead process said is then complete
         if slot.hear(now):
             self._feed(slot, BecameReady())
-        if new := slot.new_garbage():
+        if new := slot.new_garbage(now, has_ended=exit_code is not None):
             self._say(slot, logging.WARNING, f"sent {new} messages that nobody understands", "garbage")
+        if (trouble := slot.news_of_the_database()) is not None:
+            sentence = f"cannot store: {trouble}" if trouble else "stores again"
+            self._say(slot, logging.WARNING, sentence, "stalled" if trouble else "resumed")
         self._pass_on(slot, child)
         if child.channel.closed:
             self._ignore(child.channel)
@@ -435,8 +463,7 @@ class Supervisor:
         elif verdict is Verdict.LATE:
             self._feed(slot, Late())
         elif not leaves_hangs_alone(slot, self.config):
-            slot.hangs += 1
-            self._feed(slot, Hung(slot.silence(now)))
+            self._feed(slot, Hung(slot.hang(now)))
         elif not slot.said_hang:
             slot.said_hang = True
             self._feed(slot, Late())
@@ -461,9 +488,9 @@ class Supervisor:
         self._someone_was_forced |= child.was_forced and self._ending is not None
         was_told = child.stop_by is not None
         by_signal = slot.draining.by_signal if slot.draining else 0
-        because = ""
+        because = slot.why_killed(exit_code)
         if child.group is not None and self._groups is not None:
-            because = child.group.why_killed() if exit_code == -signal.SIGKILL else ""
+            because = because or (child.group.why_killed() if exit_code == -signal.SIGKILL else "")
             self._groups.let_go(child.group)
         slot.bury(exit_code, because or describe_end(exit_code))
         self._feed(slot, Ended(exit_code, was_told, by_signal, because))
@@ -493,7 +520,8 @@ class Supervisor:
     def _hear_signals(self, wakeups: Wakeups) -> None:
         for number in wakeups.take():
             if number == signal.SIGHUP and self._reload_by_signal is not None and self._notifier.is_heard:
-                self._begin_reload(self._reload_by_signal)
+                if self._ending is None:
+                    self._begin_reload(self._reload_by_signal)
             elif self._ending is None:
                 log.info("%s: stopping the strategies, then the writer", number.name, extra={"action": "stop"})
                 self._end(ExitCode.DONE)
@@ -579,13 +607,14 @@ class Supervisor:
     def _begin_reload(self, reload: Callable[[], Reply | AskAgain]) -> None:
         """What comes of it is in the log."""
         self._notifier.reloading()
-        answer = reload()
+        answer = without_harm(reload)
         self._reloading = answer if callable(answer) else lambda: answer
 
     def _end_reload(self) -> None:
-        if self._reloading is not None and self._reloading() is not None:
+        if self._reloading is not None and without_harm(self._reloading) is not None:
             self._reloading = None
-            self._notifier.ready(status_line(self))
+            if self._ending is None:
+                self._notifier.ready(status_line(self))
 
     # ---- tell
 

@@ -39,10 +39,6 @@ class Plan(NamedTuple):
     restart: tuple[str, ...] = ()
     live: tuple[str, ...] = ()
 
-    @property
-    def is_empty(self) -> bool:
-        return not any(self)
-
 
 def read(path: Path) -> Config:
     """A configuration that can be run, now or by a reload. Raises: ConfigError."""

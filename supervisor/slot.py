@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Literal
 
 import msgspec
@@ -17,6 +18,7 @@ from supervisor.worker_states import Life, State
 
 Kind = Literal["strategy", "writer", "gateway"]
 _LOADING_S = 1.0
+_SAY_GARBAGE_EVERY_S = 10.0
 
 
 class Did(msgspec.Struct):
@@ -52,6 +54,9 @@ class Slot:
         self.dump_text: str | None = None  # the newest answer to a question of a person
         self._did = Did()
         self._garbage = 0
+        self._say_garbage_at = 0.0
+        self._is_stalled = False
+        self._why_killed = ""
 
     @property
     def title(self) -> str:
@@ -81,6 +86,7 @@ class Slot:
         self.heard_at = child.started_at
         self._did.starts += 1
         self._garbage = 0
+        self._why_killed = ""
 
     def hear(self, now: float) -> bool:
         """Take what the process said of itself. Returns whether it said that it is ready."""
@@ -132,12 +138,34 @@ class Slot:
             self.life.state is State.QUARANTINED and not self.was_ready and self.exit_code in (ExitCode.USAGE, ExitCode.STRATEGY)
         )
 
-    def new_garbage(self) -> int:
-        """How many packets that nobody understands have come since the last call."""
+    def new_garbage(self, now: float, has_ended: bool) -> int:
+        """How many packets that nobody understands have come and were not said yet; a flood of them is not a flood of sentences."""
         assert self.child is not None
         new = self.child.channel.garbage - self._garbage
+        if not new or (now < self._say_garbage_at and not has_ended):
+            return 0
         self._garbage += new
+        self._say_garbage_at = now + _SAY_GARBAGE_EVERY_S
         return new
+
+    def news_of_the_database(self) -> str | None:
+        """Why the writer cannot write, once when that begins; empty once when it can again. None: nothing new."""
+        beat = self.writer_beat
+        if beat is None or bool(beat.stalled) == self._is_stalled:
+            return None
+        self._is_stalled = bool(beat.stalled)
+        return beat.stalled
+
+    def hang(self, now: float) -> str:
+        """It will be killed for that: its end shall say so, for the signal alone tells nobody who sent it."""
+        self.hangs += 1
+        silence = self.silence(now)
+        self._why_killed = f"was killed because it hung: {silence}"
+        return silence
+
+    def why_killed(self, exit_code: int) -> str:
+        """Why the supervisor killed it; empty when it was somebody else, or when it ended before."""
+        return self._why_killed if exit_code == -signal.SIGKILL else ""
 
     def bury(self, exit_code: int, last_end: str) -> None:
         """The process has ended, and its last words were heard."""

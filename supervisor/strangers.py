@@ -6,7 +6,6 @@ any other child of it is such a leftover, still trading perhaps, and is killed a
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -15,9 +14,10 @@ from contextlib import suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
 
+from horizon.lifeline import adopt_orphans
+
 log = logging.getLogger(__name__)
 
-_PR_SET_CHILD_SUBREAPER = 36
 _LOOK_EVERY_S = 1.0
 
 
@@ -25,7 +25,7 @@ class Strangers:
     """Made once, in the thread that starts the children, before the first of them."""
 
     def __init__(self) -> None:
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        adopt_orphans()
         # All children are the main thread's: the ones that it starts, and the ones that the kernel gives to the process.
         self._children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
         self._spared = self._now()  # they were there before
@@ -39,7 +39,10 @@ class Strangers:
         if now < self._look_at and not someone_died:
             return
         self._look_at = now + _LOOK_EVERY_S
-        strangers = self._now() - known - self._spared - {_tracker()}
+        try:
+            strangers = self._now() - known - self._spared - {_tracker()}
+        except OSError:  # no descriptor is left; the next look is soon enough
+            return
         for pid in strangers:
             self._end(pid)
         self._killed &= strangers

@@ -79,6 +79,15 @@ class Zoo:
             self.end.send(data)
         return self.good()
 
+    def floods_its_channel(self) -> int:
+        """With what nobody understands, as fast as it is taken."""
+        self.channel.send(Ready(run_id=""))
+        while not self._is_told(0.0):
+            with suppress(BlockingIOError):
+                for _ in range(100):
+                    self.end.send(b"\xc1garbage")
+        return 0
+
     def gives_up_when_a_file_appears(self) -> int:
         """A writer whose database becomes unusable."""
         self.channel.send(Ready(run_id=""))

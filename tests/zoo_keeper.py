@@ -187,7 +187,7 @@ def main(folder: Path, setup: dict[str, Any]) -> int:
         behaviour, argument = animals[name]
         if behaviour == "short_lived":
             command = [sys.executable, "-I", "-S", "-c", SHORT_LIVED, READY]
-            return child_module._start_command(name, command, sink, now, with_dump=True)
+            return child_module._start_command(name, command, sink, now)
         ours, theirs = channel.pair()
         dump, output = Dump(), Output()
         command = [sys.executable, "-P", ZOO, behaviour, str(theirs.fileno()), argument, str(dump.fd)]

@@ -11,6 +11,7 @@ import click
 
 from horizon.cli.operating import AS_JSON
 from horizon.cli.output import emit, emit_json
+from horizon.cli.steering import CONFIG
 from horizon.cli.text import counted, one_line
 from horizon.config import resolve_config
 from horizon.errors import ExitCode
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
-@click.command()
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="The configuration of `horizon up`.")
+@click.command(short_help="Check this host, and say what to do.")
+@CONFIG
 @AS_JSON
 def doctor(config: Path | None, as_json: bool) -> ExitCode:
     """Check this host: versions, permissions, disk, clock, limits, port, leftovers.

@@ -17,6 +17,7 @@ import click
 from horizon.cli.log_reader import Line, LogFile, merged_newest_first, merged_oldest_first
 from horizon.cli.output import emit, remark
 from horizon.cli.since import since_option
+from horizon.cli.steering import CONFIG
 from horizon.cli.text import counted
 from horizon.config import LogLevel, Places, resolve_config
 from horizon.errors import ConfigError, HorizonError
@@ -49,18 +50,13 @@ def _asks(command: F) -> F:
             "--since", callback=since_option, metavar="TIME", help="Since then: 10m, 2h, 1d, ISO 8601 (UTC), or Unix seconds."
         ),
         click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C."),
-        click.option(
-            "--config",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="The configuration; else HORIZON_CONFIG, ./horizon.toml, /etc/horizon/horizon.toml.",
-        ),
+        CONFIG,
     ):
         command = option(command)
     return command
 
 
-@click.command()
+@click.command(short_help="Show what the processes logged and printed.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @_asks
 @click.option(
@@ -82,7 +78,7 @@ def logs(names: Sequence[str], config: Path | None, level: str, **options: Any) 
     _show(folder, [log_file_name(name) for name in names], Wanted(**options), as_text, lambda entry: _severity(entry) >= least)
 
 
-@click.command()
+@click.command(short_help="Show what the supervisor did.")
 @_asks
 def events(config: Path | None, **options: Any) -> None:
     """Show what the supervisor did: starts, ends, hangs, quarantines, commands."""

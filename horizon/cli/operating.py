@@ -13,7 +13,7 @@ import click
 
 from horizon.cli.database import database_to_read
 from horizon.cli.output import emit, emit_json
-from horizon.errors import ConfigError
+from horizon.errors import ConfigError, HorizonError
 from horizon.paths import DatabasePaths
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -38,12 +38,13 @@ def decides(command: F) -> F:
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Ask before something that cannot be taken back. Raises: click.Abort on a no; ConfigError where nobody can be asked."""
+    """Ask before something that cannot be taken back. Raises: HorizonError on a no; ConfigError where nobody can be asked."""
     if yes:
         return
     if not sys.stdin.isatty():
         raise ConfigError(f"{question} There is no terminal to ask on: say --yes")
-    click.confirm(question, abort=True, err=True)
+    if not click.confirm(question, err=True):
+        raise HorizonError("nothing was changed")
 
 
 def who_asks(named: str | None) -> str:

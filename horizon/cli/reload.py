@@ -15,7 +15,7 @@ from horizon.control import PlanReply, Reload
 from horizon.errors import ExitCode
 
 
-@click.command()
+@click.command(short_help="Apply what has changed in horizon.toml.")
 @CONFIG
 @click.option("--dry-run", is_flag=True, help="Check the file and print what would change; change nothing.")
 @TIMEOUT

@@ -96,7 +96,7 @@ def _head(now: StatusReply) -> list[str]:
     program += f", {others} stopped or done" if others else ""
     program += ", stopping everything" if now.is_stopping else ""
     writer = now.writer
-    database = f"{one_line(now.database)}: {counted(writer.committed, 'record')} committed"
+    database = f"{one_line(now.database)}: {counted(writer.committed, 'record')} committed since the writer's start"
     database += "" if writer.commit_age_s is None else f", last commit {duration(writer.commit_age_s)} ago"
     database += f", {counted(writer.dead_letters, 'dead letter')}" if writer.dead_letters else ""
     dropped = now.log_dropped + sum(process.log_dropped for process in now.processes)
@@ -121,8 +121,8 @@ def _cells(process: ProcessStatus) -> list[str]:
         *("-" if process.pid is None else str(process.pid), duration(process.uptime_s), str(process.restarts)),
         *(_if(trades, str(process.cycles)), _if(trades, str(process.orders)), _if(trades, str(process.fills))),
         *(_if(trades, str(process.open_orders)), _if(trades, number(round(process.position, 8)))),
-        *(_if(trades, rounded(process.pnl, 4)), _if(trades, str(process.unacked))),
-        "-" if process.latency_ms is None else f"{process.latency_ms:.1f} ms",
+        *(_if(trades, rounded(process.pnl, 4)), _if(trades and process.pid is not None, str(process.unacked))),
+        "-" if process.latency_ms is None or process.pid is None else f"{process.latency_ms:.1f} ms",
         "-" if process.heartbeat_age_s is None else f"{process.heartbeat_age_s:.1f} s",
         note(process),
     ]
@@ -141,7 +141,11 @@ def note(process: ProcessStatus) -> str:
         parts.append("kill switch is on")
     if process.hold:
         parts.append("on hold")
-    if process.last_end and process.last_end not in process.why and (process.pid is None or process.restarts):
+    if (
+        process.last_end not in ("", "is done")
+        and process.last_end not in process.why
+        and (process.pid is None or process.restarts)
+    ):
         parts.append(f"last: {process.last_end}")
     if process.last_error:
         parts.append(process.last_error)

@@ -16,13 +16,14 @@ from horizon.cli.steering import (
     Goal,
     Supervisor,
     complete_names,
+    open_things,
     process_of,
     to_be_stopped,
     to_run,
     wait_for_the_end,
     wait_until,
 )
-from horizon.cli.text import counted, duration, number, one_line
+from horizon.cli.text import duration, one_line
 from horizon.control import Done, Down, ProcessStatus, Request, Reset, Restart, Start, StatusReply, Stop, names_of
 from horizon.errors import ExitCode, HorizonError
 from horizon.paths import DatabasePaths
@@ -35,7 +36,7 @@ def _named(command: F) -> F:
     return names(CONFIG(TIMEOUT(command)))
 
 
-@click.command()
+@click.command(short_help="Start strategies that were stopped.")
 @_named
 def start(names: Sequence[str], config: Path | None, timeout_s: float) -> ExitCode:
     """Start strategies that were stopped, and wait until they are ready.
@@ -47,7 +48,7 @@ def start(names: Sequence[str], config: Path | None, timeout_s: float) -> ExitCo
     return _wait(supervisor, {name: to_run() for name in done.starts}, timeout_s)
 
 
-@click.command()
+@click.command(short_help="Stop strategies, in order; they stay stopped.")
 @_named
 @YES
 def stop(names: Sequence[str], config: Path | None, timeout_s: float, yes: bool) -> ExitCode:
@@ -68,7 +69,7 @@ def stop(names: Sequence[str], config: Path | None, timeout_s: float, yes: bool)
     return _wait(supervisor, dict.fromkeys(done.starts, to_be_stopped), timeout_s)
 
 
-@click.command()
+@click.command(short_help="Stop strategies and start them again.")
 @_named
 def restart(names: Sequence[str], config: Path | None, timeout_s: float) -> ExitCode:
     """Stop strategies and start them again, with the file as it is now; wait until they are ready."""
@@ -77,7 +78,7 @@ def restart(names: Sequence[str], config: Path | None, timeout_s: float) -> Exit
     return _wait(supervisor, {name: to_run(after) for name, after in done.starts.items()}, timeout_s)
 
 
-@click.command()
+@click.command(short_help="End a quarantine, forget the crashes, and start.")
 @_named
 def reset(names: Sequence[str], config: Path | None, timeout_s: float) -> ExitCode:
     """End the quarantine of strategies, forget their crashes, start them, and wait until they are ready."""
@@ -86,7 +87,7 @@ def reset(names: Sequence[str], config: Path | None, timeout_s: float) -> ExitCo
     return _wait(supervisor, {name: to_run() for name in done.starts}, timeout_s)
 
 
-@click.command()
+@click.command(short_help="Stop everything in order, the supervisor last.")
 @CONFIG
 @TIMEOUT
 @YES
@@ -134,14 +135,8 @@ def _at_stake(now: StatusReply, processes: Sequence[ProcessStatus]) -> list[str]
     for process in processes:
         if process.pid is None:
             continue
-        things = [counted(process.open_orders, "open order")] if process.open_orders else []
-        if process.position:
-            things.append(f"a position of {number(round(process.position, 8))}")
-        elif count := held.get(process.name, 0):
-            # Their sum is nothing, and yet there is something in each market.
-            things.append(counted(count, "open position"))
-        if things:
-            sentences.append(f"{one_line(process.name)} has {' and '.join(things)}.")
+        if things := open_things(process, held.get(process.name, 0)):
+            sentences.append(f"{one_line(process.name)} has {things}.")
     return sentences
 
 

@@ -14,7 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from horizon.cli.output import emit, remark
-from horizon.cli.text import duration, one_line
+from horizon.cli.text import counted, duration, number, one_line
 from horizon.config import CONFIG_VARIABLE, resolve_control_socket
 from horizon.control import NoSupervisor, ProcessStatus, Reply, Request, Status, StatusReply, ask, pid_of
 from horizon.errors import ExitCode, HorizonError
@@ -88,7 +88,9 @@ def to_run(after_start: int = -1) -> Goal:
         if now is None:
             return Outcome(False, "is not in the configuration any more")
         if now.state == "quarantined":
-            return Outcome(False, f"is in quarantine{because(now)}; when that is corrected: horizon reset {now.name}")
+            name = one_line(now.name)
+            remedy = f"horizon logs {name} says more; when it is corrected: horizon reset {name}"
+            return Outcome(False, f"is in quarantine{because(now)}; {remedy}")
         if not now.wanted:
             return Outcome(False, "was stopped by somebody else meanwhile")
         if now.starts <= after_start:
@@ -104,7 +106,9 @@ def to_run(after_start: int = -1) -> Goal:
 
 def to_be_stopped(now: ProcessStatus | None) -> Outcome | None:
     if now is None or (now.state == "stopped" and not now.wanted):
-        return Outcome(True, f"is stopped{f' ({one_line(now.last_end)})' if now and now.last_end else ''}")
+        # How a process ended that left as it was told is no news.
+        is_news = now is not None and now.last_end not in ("", "is done")
+        return Outcome(True, f"is stopped{f' ({one_line(now.last_end)})' if now and is_news else ''}")
     if now.wanted:
         return Outcome(False, "was started by somebody else meanwhile")
     return None
@@ -186,6 +190,17 @@ def process_of(supervisor: Supervisor) -> int | None:
         return os.pidfd_open(pid) if pid else None
     except OSError:
         return None
+
+
+def open_things(process: ProcessStatus, open_positions: int) -> str:
+    """What a stop would leave or cancel, in words; empty: nothing. `open_positions` are those of the database."""
+    things = [counted(process.open_orders, "open order")] if process.open_orders else []
+    if process.position:
+        things.append(f"a position of {number(round(process.position, 8))}")
+    elif open_positions:
+        # Their sum is nothing, and yet there is something in each market.
+        things.append(counted(open_positions, "open position"))
+    return " and ".join(things)
 
 
 def in_a_clause(process: ProcessStatus | None) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _REDRAW_S = 0.25  # also how late a new size of the terminal may be noticed
 
 
-@click.command()
+@click.command(short_help="Watch and steer everything on the whole screen.")
 @CONFIG
 @click.pass_context
 def top(ctx: click.Context, config: Path | None) -> ExitCode:

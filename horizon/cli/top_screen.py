@@ -109,7 +109,7 @@ def _program(status: StatusReply) -> Text:
 def _writer(status: StatusReply, seen: Seen) -> Text:
     writer = status.writer
     words = [f"{one_line(status.database)}: {_bytes(seen.database_bytes)}, wal {_bytes(seen.wal_bytes)}"]
-    words.append(f"{counted(writer.committed, 'record')} committed")
+    words.append(f"writer committed {writer.committed}")
     if (rate := seen.rates.get("writer")) is not None:
         words.append(f"{rate:.1f}/s")
     if writer.commit_age_s is not None:
@@ -163,8 +163,9 @@ def _cells(process: ProcessStatus, rates: Mapping[str, float], is_selected: bool
         *(duration(process.uptime_s), str(process.restarts)),
         *((str(process.cycles), str(process.orders), str(process.fills)) if trades else ("-", "-", "-")),
         "-" if rate is None or process.pid is None else f"{rate:.1f}",
-        *((number(round(process.position, 8)), rounded(process.pnl, 4), str(process.unacked)) if trades else ("-", "-", "-")),
-        "-" if process.latency_ms is None else f"{process.latency_ms:.1f} ms",
+        *((number(round(process.position, 8)), rounded(process.pnl, 4)) if trades else ("-", "-")),
+        str(process.unacked) if trades and process.pid is not None else "-",  # what a dead one left is drained by the writer
+        "-" if process.latency_ms is None or process.pid is None else f"{process.latency_ms:.1f} ms",
         note(process),
     ]
 
@@ -197,7 +198,7 @@ def _facts(process: ProcessStatus) -> list[str]:
     facts = [f"{process.name}: {_state(process)}"]
     facts += [f"run {process.run_id}"] if process.run_id else []
     facts.append(counted(process.starts, "start"))
-    facts += [f"last end: {process.last_end}"] if process.last_end else []
+    facts += [f"last end: {process.last_end}"] if process.last_end not in ("", "is done") else []
     facts += [f"heartbeat {process.heartbeat_age_s:.1f} s ago"] if process.heartbeat_age_s is not None else []
     facts += [f"memory {size(process.rss_bytes)}"] if process.rss_bytes is not None else []
     facts += [f"journal {size(process.journal_bytes)}"] if process.journal_bytes else []

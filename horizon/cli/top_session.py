@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from horizon.cli.text import counted, number, one_line
+from horizon.cli.steering import open_things
+from horizon.cli.text import one_line
 from horizon.cli.top_watch import Answer
 from horizon.control import Dump, ProcessStatus, Request, Reset, Restart, Start, StatusReply, Stop
 
@@ -121,13 +122,7 @@ def process_of(status: StatusReply | None, name: str) -> ProcessStatus | None:
 
 def asked(question: Question, process: ProcessStatus | None, open_positions: int) -> str:
     """The question with what is at stake now, which may change while it stands there. `open_positions` are those of the database."""
-    things: list[str] = []
-    if process is not None and process.pid is not None:
-        things += [counted(process.open_orders, "open order")] if process.open_orders else []
-        if process.position:
-            things.append(f"a position of {number(round(process.position, 8))}")
-        elif open_positions:
-            things.append(counted(open_positions, "open position"))
+    things = open_things(process, open_positions) if process is not None and process.pid is not None else ""
     name = one_line(question.name)
-    stake = f"{name} has {' and '.join(things)}. " if things else ""
+    stake = f"{name} has {things}. " if things else ""
     return f"{stake}{question.verb.__name__} {name}? y/n"

@@ -67,7 +67,7 @@ def judge_status(status: StatusReply) -> list[Finding]:
     found = [ok("supervisor", f"pid {status.pid}, version {status.version}, strategies: {len(status.strategies)}")]
     if status.why_no_groups:
         found.append(ok("memory limits", f"looked at once a second; the kernel cannot keep them: {status.why_no_groups}"))
-    else:
+    elif status.why_no_groups is not None:
         found.append(ok("memory limits", "kept by the kernel (cgroup v2)"))
     if status.version != horizon.__version__:
         sentence = f"version {status.version} runs, and {horizon.__version__} is installed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
@@ -24,7 +25,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m supervisor.gateway", description="Metrics and health over HTTP.")
     parser.add_argument("--config", required=True, type=Path)
     parser.add_argument("--channel-fd", required=True, type=int, help="one end of a socketpair to the supervisor")
+    parser.add_argument("--dump-fd", type=int, help="where it writes what its threads do, when SIGUSR2 asks for it")
     arguments = parser.parse_args()
+    if arguments.dump_fd is not None:
+        faulthandler.enable(arguments.dump_fd)
+        faulthandler.register(signal.SIGUSR2, arguments.dump_fd, all_threads=True)
     os.umask(0o077)
     logs.log_to(sys.stderr, as_json=True)  # the supervisor reads it line by line
     # A service manager's SIGTERM reaches all processes at once, and this one leaves last: when it is told to, or when its channel ends.

@@ -64,7 +64,7 @@ def test_status_shows_every_process_and_the_database(supervisor: Pretended, say:
     said = say("status")
     first, second, empty, titles, calm, eager, writer = said.out.splitlines()
     assert first == "horizon 0.1.0 (pid 4711), up 2h07m: 2 of 2 ready"
-    assert second == f"{supervisor.config.database.path}: 1234 records committed, last commit 0s ago"
+    assert second == f"{supervisor.config.database.path}: 1234 records committed since the writer's start, last commit 0s ago"
     assert not empty
     assert titles.split() == [
         *("process", "state", "pid", "uptime", "restarts", "cycles", "orders", "fills", "open", "position", "pnl", "unacked"),
@@ -254,7 +254,9 @@ def test_a_quarantine_is_ended_by_reset_and_not_by_start(supervisor: Pretended, 
     supervisor.set("calm", state="quarantined", pid=None, why="exit code 3")
     said = say("start", "calm", "eager")
     assert said.code == ExitCode.FAILED
-    assert said.err == "calm is in quarantine (exit code 3); when that is corrected: horizon reset calm\n"
+    assert (
+        said.err == "calm is in quarantine (exit code 3); horizon logs calm says more; when it is corrected: horizon reset calm\n"
+    )
     assert said.out == "eager is ready (pid 101)\n"
     assert say("reset", "calm").code == ExitCode.DONE
 
@@ -345,7 +347,7 @@ def test_all_and_down_are_always_asked_about(supervisor: Pretended, say: Any) ->
 
 def test_a_person_at_a_terminal_is_asked(supervisor: Pretended) -> None:
     supervisor.set("calm", open_orders=1)
-    for answer, code, done in (("n", ExitCode.INTERRUPTED, []), ("y", ExitCode.DONE, ["unwant calm"])):
+    for answer, code, done in (("n", ExitCode.FAILED, []), ("y", ExitCode.DONE, ["unwant calm"])):
         ours, theirs = pty.openpty()
         asked = program("stop", "calm", stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         os.write(ours, f"{answer}\n".encode())
@@ -353,6 +355,7 @@ def test_a_person_at_a_terminal_is_asked(supervisor: Pretended) -> None:
         os.close(ours)
         os.close(theirs)
         assert "calm has 1 open order." in err
+        assert ("horizon: nothing was changed" in err) == (answer == "n")
         assert (asked.returncode, supervisor.done) == (code, done)
 
 

@@ -151,6 +151,34 @@ def test_a_socket_that_was_removed_is_made_again(path: Path, server: ControlServ
     assert reply_of(client) == Done(["Status"])
 
 
+def test_a_socket_whose_name_came_to_mean_another_is_made_again(path: Path, server: ControlServer, clients: Client) -> None:
+    server.serve(100.0)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
+        other.bind(f"{path}.other")
+    path.with_name(f"{path.name}.other").rename(path)
+    server.serve(110.0)
+    client = clients(path)
+    client.send(STATUS)
+    server.serve(110.1)
+    assert reply_of(client) == Done(["Status"])
+
+
+def test_a_name_that_cannot_be_looked_up_ends_nothing(
+    path: Path, server: ControlServer, clients: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> os.stat_result:
+        raise PermissionError(13, "Permission denied")
+
+    client = clients(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "lstat", refuse)
+        patch.setattr(Path, "stat", refuse)
+        server.serve(100.0)
+    client.send(STATUS)
+    server.serve(101.0)
+    assert reply_of(client) == Done(["Status"])
+
+
 def test_a_path_longer_than_a_sockets_name_may_be_works(tmp_path: Path) -> None:
     folder = tmp_path / ("deep" * 30)
     folder.mkdir()

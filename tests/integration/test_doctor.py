@@ -218,6 +218,18 @@ def test_a_supervisor_that_is_not_well_is_told(paths: DatabasePaths, capsys: pyt
     assert "3 entries were dropped" in only(found, "logs", "warning")["sentence"]
 
 
+@pytest.mark.parametrize(
+    ("why_no_groups", "sentence"),
+    [
+        ("", "kept by the kernel (cgroup v2)"),
+        ("this host has no cgroup v2", "looked at once a second; the kernel cannot keep them: this host has no cgroup v2"),
+    ],
+)
+def test_who_keeps_the_memory_limits_is_told(why_no_groups: str, sentence: str) -> None:
+    found = plane.judge_status(status(MAKER, why_no_groups=why_no_groups))
+    assert [one.sentence for one in found if one.check == "memory limits"] == [sentence]
+
+
 def test_whoever_has_the_port_of_the_metrics_is_named(paths: DatabasePaths, capsys: pytest.CaptureFixture[str]) -> None:
     assert "is free" in only(examined(capsys), "metrics port", "ok")["sentence"]
     config = load(paths.database.parent / "horizon.toml").metrics

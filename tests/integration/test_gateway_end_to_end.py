@@ -19,6 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from scraped import free_port
 from supervised import TRADER, Up, configure
 
+from horizon.control import Dump, DumpReply, ask
+
 # The author counts too, in the library's own registry.
 COUNTING = TRADER.replace(
     "import horizon as hz",
@@ -124,6 +126,13 @@ def test_the_status_document_names_what_runs_and_no_folder(observed: Observed) -
     text = observed.get("/status")[1]
     assert [process["name"] for process in json.loads(text)["processes"]] == ["calm", "writer", "gateway"]
     assert str(observed.up.folder) not in text
+
+
+def test_the_gateway_too_says_what_it_is_doing(observed: Observed) -> None:
+    eventually(lambda: observed.get("/healthz")[0] == 200, 20, 0.1)
+    reply = ask(observed.up.paths.control_socket, Dump("gateway"))
+    assert isinstance(reply, DumpReply)
+    assert "supervisor/gateway/__main__.py" in reply.text
 
 
 def test_a_stop_ends_the_gateway_too(observed: Observed) -> None:

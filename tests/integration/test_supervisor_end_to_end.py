@@ -11,29 +11,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from eventually import eventually
 from road import rows
 from supervised import Up, configure
 
 from horizon.errors import ExitCode
-
-
-@pytest.fixture
-def up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
-    """Start `horizon up` in the test's folder; whatever it started is gone after the test."""
-    started: list[Up] = []
-
-    def start(*arguments: str) -> Up:
-        started.append(Up(tmp_path, *arguments))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.end()
 
 
 def fills_of(up: Up) -> dict[str, set[str]]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
-import pytest
 from eventually import eventually
 from road import rows
 from supervised import Up, configure
@@ -29,20 +28,6 @@ import os, subprocess, sys, time
 subprocess.run([sys.executable, "-S", "-c", "import os, time; os.fork() and os._exit(0); os.setsid(); "
                 "open('helper', 'w').write(str(os.getpid())); time.sleep(600)"])
 """
-
-
-@pytest.fixture
-def up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
-    """Start `horizon up` in the test's folder; whatever it started is gone after the test."""
-    started: list[Up] = []
-
-    def start(*arguments: str) -> Up:
-        started.append(Up(tmp_path, *arguments))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.end()
 
 
 def status(up: Up) -> StatusReply:
@@ -81,7 +66,7 @@ def test_a_strategy_that_hangs_says_where_and_is_started_again_and_no_other_one_
     (tmp_path / "hang").unlink()
     # Then the log has its stacks, and a new incarnation trades
     running.says("hanging hangs: no sign of life for 3 s; it is killed")
-    running.says("was killed by SIGKILL; it is started again in")
+    running.says("was killed because it hung: no sign of life for")
     assert 'hanging.py", line' in running.log()
     assert comes_into(running, "hanging", "ready").restarts == 1
     assert running.pid_of("good") == good
@@ -193,3 +178,17 @@ def test_a_supervisor_that_was_stopped_for_a_while_judges_nobody(up: Callable[..
     assert running.pid_of("a") == pid
     assert "hangs" not in running.log()
     assert running.stop() == ExitCode.DONE
+
+
+def test_a_death_is_noticed_though_the_caller_of_the_supervisor_ignores_the_deaths_of_children(
+    up: Callable[..., Up], tmp_path: Path
+) -> None:
+    configure(tmp_path, "alpha")
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # a program that is started inherits this
+    try:
+        horizon = up("--plain")
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    horizon.is_ready("alpha")
+    os.kill(horizon.pid_of("alpha") or 0, signal.SIGKILL)
+    horizon.says("was killed by SIGKILL; it is started again", 5.0)

@@ -21,6 +21,7 @@ from horizon import channel
 from horizon.channel import Channel
 from horizon.cli.live import StrategyRow
 from horizon.config import Config, Database, Logs, MetricsServer, StrategyTable, Supervision
+from horizon.control import Reply
 from horizon.errors import ExitCode
 from horizon.ids import new_run_id
 from horizon.paths import DatabasePaths
@@ -270,6 +271,21 @@ def test_garbage_on_the_channel_is_survived(stage: Stage) -> None:
     assert exit_code == ExitCode.DONE
 
 
+def test_a_flood_on_the_channel_is_said_now_and_then_and_holds_nobody_up(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    looks: list[float] = []
+
+    def look(supervisor: Supervisor, rows: dict[str, StrategyRow]) -> None:
+        looks.append(time.monotonic())
+        stop(supervisor, rows)
+
+    flooded_for = 100  # looks, which come every 20 ms
+    stop = stop_when(lambda supervisor, rows: len(looks) >= flooded_for and all_run(supervisor, rows))
+    exit_code, _ = stage.run({"a": ("floods_its_channel", ""), "b": ("good", "")}, on_tick=look)
+    assert exit_code == ExitCode.DONE
+    said = [record for record in caplog.records if "nobody understands" in record.getMessage()]
+    assert 1 <= len(said) <= 2, "the first of it, and at the end the rest"
+
+
 def test_the_duration_counts_from_the_readiness_of_the_writer(stage: Stage) -> None:
     started = time.monotonic()
     exit_code, _ = stage.run({"a": ("good", "")}, duration_s=0.3)
@@ -398,3 +414,81 @@ def test_a_reload_adds_removes_and_restarts_and_a_strategy_that_comes_back_never
     exit_code, _ = stage.run({"a": ("good", ""), "b": ("good", "")}, on_tick=look)
     assert exit_code == ExitCode.DONE
     assert (stage.starts("a"), stage.starts("b"), stage.starts("new")) == (2, 2, 1)
+
+
+@pytest.mark.parametrize("state", ["stopped", "backoff", "quarantined"])
+def test_a_reload_removes_at_once_what_has_no_process(stage: Stage, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+    monkeypatch.setattr(AtOnce, "uniform", lambda *_: 60.0)
+    steps: list[str] = []
+    kind = {"stopped": ("good", ""), "backoff": ("dies_by_signal", ""), "quarantined": ("ends", "3")}[state]
+
+    def look(supervisor: Supervisor, rows: dict[str, StrategyRow]) -> None:
+        if not steps and state == "stopped" and all_run(supervisor, rows):
+            supervisor.unwant("a", "me")
+            steps.append("stop")
+        elif "remove" not in steps and rows["a"].state == state:
+            supervisor.reload(stage.config("b"), Plan(remove=("a",)))
+            assert [slot.name for slot in supervisor.workers] == ["b"]
+            assert supervisor.starts("a") == 0
+            steps.append("remove")
+        elif "remove" in steps and all_run(supervisor, rows):
+            supervisor.down("me")
+
+    exit_code, _ = stage.run({"a": kind, "b": ("good", "")}, on_tick=look)
+    assert exit_code == ExitCode.DONE
+
+
+@pytest.mark.parametrize("verb", ["want", "restart", "reset"])
+def test_what_a_reload_removes_is_not_started_again_by_a_command_that_comes_while_it_stops(stage: Stage, verb: str) -> None:
+    steps: list[str] = []
+
+    def look(supervisor: Supervisor, rows: dict[str, StrategyRow]) -> None:
+        if not steps and all_run(supervisor, rows):
+            supervisor.reload(stage.config("b"), Plan(remove=("a",)))
+            getattr(supervisor, verb)("a", "me")
+            steps.append("remove")
+        elif steps and list(rows) == ["b"]:
+            supervisor.down("me")
+
+    exit_code, _ = stage.run({"a": ("good", ""), "b": ("good", "")}, on_tick=look)
+    assert exit_code == ExitCode.DONE
+    assert (stage.starts("a"), stage.starts("b")) == (1, 1)
+
+
+def test_a_host_without_a_thread_to_give_delays_a_start(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = stage._start
+    tried: list[str] = []
+
+    def fails_at_first(name: str, kind: tuple[str, str], now: float) -> Child:
+        tried.append(name)
+        if name == "a" and tried.count("a") < 3:
+            raise RuntimeError("can't start new thread")
+        return start(name, kind, now)
+
+    monkeypatch.setattr(stage, "_start", fails_at_first)
+    exit_code, _ = stage.run({"a": ("good", "")}, on_tick=stop_when(all_run))
+    assert (exit_code, tried.count("a")) == (ExitCode.DONE, 3)
+
+
+def test_a_mistake_in_a_reload_by_signal_is_the_end_of_that_reload_only(stage: Stage) -> None:
+    tried: list[str] = []
+
+    def fails() -> Reply:
+        tried.append("at once")
+        raise RuntimeError("can't start new thread")
+
+    def fails_later() -> Callable[[], Reply | None]:
+        def look() -> Reply | None:
+            tried.append("later")
+            raise KeyError("a")
+
+        return look
+
+    def act(supervisor: Supervisor, rows: dict[str, StrategyRow]) -> None:
+        if all_run(supervisor, rows) and len(tried) < 2:
+            supervisor._begin_reload(fails if not tried else fails_later)
+        stop(supervisor, rows)
+
+    stop = stop_when(lambda *_: tried == ["at once", "later"])
+    exit_code, _ = stage.run({"a": ("good", "")}, on_tick=act)
+    assert exit_code == ExitCode.DONE

@@ -15,6 +15,8 @@ from eventually import eventually
 from notified import Listener
 from supervised import Up, configure
 
+from horizon.errors import ExitCode
+
 WATCHDOG_S = 1.0
 SLOW_TO_LEAVE = "\nimport time\ntime.sleep(4)\n"
 
@@ -129,6 +131,19 @@ def test_a_hangup_with_a_wrong_configuration_ends_too_and_nothing_stops(up: Call
     running.send(signal.SIGHUP)
     eventually(lambda: told.order("READY", "RELOADING") == ["READY=1", "RELOADING=1", "READY=1"], what="the reload has ended")
     assert told.order("STATUS")[-1] == "STATUS=1/1 ready"
+
+
+def test_a_hangup_while_all_is_being_stopped_is_no_reload(up: Callable[[], Up], told: Told, tmp_path: Path) -> None:
+    configure(tmp_path, "slow")
+    with (tmp_path / "slow.py").open("a") as file:
+        file.write(SLOW_TO_LEAVE)
+    running = up()
+    told.until("READY=1")
+    running.send(signal.SIGTERM)
+    told.until("STOPPING=1")
+    running.send(signal.SIGHUP)
+    assert running.wait() == ExitCode.DONE
+    assert told.order("READY", "RELOADING", "STOPPING") == ["READY=1", "STOPPING=1"]
 
 
 def test_a_long_drain_asks_for_more_time_again_and_again(up: Callable[[], Up], told: Told, tmp_path: Path) -> None:

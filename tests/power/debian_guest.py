@@ -125,7 +125,8 @@ def _install_horizon(tree: Path, folder: Path) -> None:
     _run([*pip, "install", "--target", str(packages), "--python-version", PYTHON, "--only-binary", ":all:",
           "--platform", "manylinux_2_28_x86_64", "--platform", "manylinux2014_x86_64", *map(str, wheels.glob("*.whl"))])  # fmt: skip
     test.mkdir()
-    shutil.copy(Path(__file__).with_name("in_guest.py"), test)
+    for program in Path(__file__).parent.glob("*in_guest.py"):
+        shutil.copy(program, test)
     init = test / "init"
     init.write_text(
         "#!/bin/sh\nexport PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH=/opt/horizon\nexec /usr/bin/python3 /opt/test/in_guest.py boot\n"

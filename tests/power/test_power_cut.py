@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 import pytest
-from debian_guest import Guest, Said, refuse_without_prerequisites
+from debian_guest import Guest, Said
 
 from horizon.positions import Book
 from horizon.records import Fill, OrderEvent, Position, Record
@@ -55,12 +55,9 @@ class Cut(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def cut(tmp_path_factory: pytest.TempPathFactory) -> Cut:
-    refuse_without_prerequisites()
-    guest = Guest(tmp_path_factory.mktemp("guest"))
+def cut(guest: Guest) -> Cut:
     before = guest.boot("trade", lambda said: all(_heard(said, one) >= ACKNOWLEDGED for one in DURABILITIES), timeout_s=600)
     after = guest.boot("look", lambda said: any(one["what"] == "finished" for one in said), timeout_s=600)
-    guest.discard()
     return Cut(before, after)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
-from horizon.channel import Channel, Heartbeat, Ready, Stop, pair
+from horizon.channel import MESSAGES_MAX, Channel, Heartbeat, Ready, Stop, pair
 
 Channels = tuple[Channel, Channel]
 
@@ -55,3 +56,35 @@ def test_garbage_is_counted_and_skipped(channels: Channels) -> None:
     assert supervisor.receive() == [Ready("run-1")]
     assert supervisor.garbage == 2
     assert not supervisor.closed
+
+
+def test_who_goes_on_sending_does_not_hold_the_other_side(channels: Channels, monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor, worker = channels
+    receive = supervisor._socket.recv
+    heard: list[bytes] = []
+
+    class Flooded:
+        """As fast as the supervisor reads, the worker writes."""
+
+        def recv(self, size: int) -> bytes:
+            worker.send(Heartbeat())
+            heard.append(receive(size))
+            return heard[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(supervisor, "_socket", Flooded())
+        assert len(supervisor.receive()) == len(heard) == MESSAGES_MAX
+    assert not supervisor.closed
+
+
+def test_one_call_takes_all_that_the_kernel_keeps(channels: Channels) -> None:
+    supervisor, worker = channels
+    sent = 0
+    with suppress(BlockingIOError):
+        while True:
+            worker._socket.send(b"x")
+            sent += 1
+    worker.close()
+    supervisor.receive()
+    assert supervisor.garbage == sent
+    assert supervisor.closed

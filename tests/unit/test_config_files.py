@@ -171,7 +171,9 @@ def test_a_name_that_cannot_be_shown_is_refused(refusal: Callable[[str], str], n
 
 
 def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"horizon\.toml does not exist; `horizon init DIR` writes one"):
+    with pytest.raises(
+        ConfigError, match=r"horizon\.toml does not exist; name another with --config, or let `horizon init DIR` write one"
+    ):
         load(tmp_path / "horizon.toml")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,20 @@ def test_a_damaged_file_starts_nothing(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(StoreError, match=r"desired\.json is damaged .* remove it to start every strategy"):
         Desired(path)
+
+
+def test_a_host_without_a_thread_to_give_costs_a_save_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    desired = Desired(tmp_path / "desired.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        desired.note("a", is_stopped=True, quarantine=None)
+        for _ in range(2):
+            desired.keep(now=0.0)
+        assert desired.failed(desired.version)
+        assert "can't start new thread" in desired.problem
+        desired.finish(0.1)
+    desired.finish(10.0)
+    assert Desired(tmp_path / "desired.json").is_stopped("a")

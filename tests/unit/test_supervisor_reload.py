@@ -18,8 +18,8 @@ def planned(folder: Path, names: str, more: str = "", **tables: str) -> Plan:
 
 
 def test_the_same_file_changes_nothing(tmp_path: Path) -> None:
-    assert planned(tmp_path, "calm eager").is_empty
-    assert planned(tmp_path, "eager calm").is_empty, "their order is no change"
+    assert not any(planned(tmp_path, "calm eager"))
+    assert not any(planned(tmp_path, "eager calm")), "their order is no change"
 
 
 def test_strategies_come_and_go(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_the_gateway_follows_its_table(tmp_path: Path) -> None:
     assert planned(tmp_path, "calm eager", "[metrics]\nenabled = false") == Plan(remove=("gateway",))
     off = write_config(tmp_path, "calm", more="[metrics]\nenabled = false")
     assert plan(off, write_config(tmp_path, "calm")) == Plan(add=("gateway",))
-    assert plan(off, write_config(tmp_path, "calm", more="[metrics]\nenabled = false\nport = 9200")).is_empty
+    assert not any(plan(off, write_config(tmp_path, "calm", more="[metrics]\nenabled = false\nport = 9200")))
 
 
 @pytest.mark.parametrize(

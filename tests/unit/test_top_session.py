@@ -200,7 +200,7 @@ def test_everything_a_person_asks_for_is_on_the_screen() -> None:
         "1 of 2 ready",
         "loop lag 1.5 ms",
         "5.0 MiB, wal 1.0 MiB",
-        "1000 records committed",
+        "writer committed 1000",
         "40.2/s",
         "last commit 0.5 s ago",
     ):
