@@ -12,18 +12,19 @@ FOLDERS := $(filter-out %/__pycache__/,$(wildcard tests/*/))
 TESTS := $(filter $(FOLDERS),$(FAST)) $(filter-out $(FAST),$(FOLDERS))
 PYTEST := .venv/bin/python -m pytest -q -n $(CORES) --maxschedchunk 2
 
-.PHONY: help run test test-root test-systemd test-power chaos check format bench bench-smoke test-lowest test-beside-supervisord
+.PHONY: help run test test-root test-systemd test-power chaos check format bench bench-long bench-smoke test-lowest test-beside-supervisord
 
 help:
 	@echo 'make run      install into .venv, then run three example strategies on one database for 30 seconds'
 	@echo 'make test     install with the test tools, then run the whole test suite'
 	@echo 'make test-root   what needs root, a C compiler and libfaketime: disks that fill up, system calls that fail, clocks that jump'
 	@echo 'make test-systemd  the service in a throw-away machine with a real systemd (root; minutes)'
-	@echo 'make test-power  pull the plug of an emulated machine (root; minutes)'
+	@echo 'make test-power  an emulated machine: pull its plug, let its strategies take all memory (root; minutes)'
 	@echo 'make check    format, lint, types, unit and property tests: what to run before every commit'
 	@echo 'make format   let the formatter and the linter repair what they can'
 	@echo 'make chaos    kill everything 200 times and count what was lost (minutes)'
 	@echo 'make bench    measure this machine into bench/results/ (minutes)'
+	@echo 'make bench-long  memory under load, and a soak (hours; 30 GB of disk)'
 
 run:
 	@sh .ci/environment "$(PYTHON)" .venv
@@ -64,13 +65,22 @@ format:
 	.venv/bin/ruff check --fix .
 
 bench:
-	@sh .ci/environment "$(PYTHON)" .venv
+	@sh .ci/environment "$(PYTHON)" .venv bench || sh .ci/environment "$(PYTHON)" .venv
 	.venv/bin/python -m bench record_cost
 	.venv/bin/python -m bench fill_to_commit
+	.venv/bin/python -m bench writer_throughput --workers 1,4,8 --seconds 4
+	.venv/bin/python -m bench alternatives --workers 4 --rate 1000,10000,max --seconds 2
 	.venv/bin/python -m bench recovery_time
 	.venv/bin/python -m bench restart_time
 	.venv/bin/python -m bench writer_kill_gap
+	.venv/bin/python -m bench writer_kill_timeline
 	.venv/bin/python -m bench supervisor_loop_lag
+
+# Ten minutes for memory, four hours for the soak; 30 GB of disk.
+bench-long:
+	@sh .ci/environment "$(PYTHON)" .venv bench || sh .ci/environment "$(PYTHON)" .venv
+	.venv/bin/python -m bench memory --workers 4 --rate 10000 --seconds 600 --durability power
+	.venv/bin/python -m bench soak --workers 4 --rate 5000 --seconds 14400 --durability power
 
 # 200 kills; CHAOS='--folder /mnt/disk --durability power' tries another disk, `.venv/bin/horizon chaos --help` says what else.
 chaos:

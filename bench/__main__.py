@@ -12,8 +12,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
+from bench.figures import draw
 from bench.machine import facts
-from bench.options import MAX, Options, Row
+from bench.options import MAX, Measured, Options, Row
 
 T = TypeVar("T")
 
@@ -21,10 +22,15 @@ RESULTS = Path(__file__).parent / "results"
 QUESTIONS = {
     "record_cost": "What does recording cost the strategy, at which rate?",
     "fill_to_commit": "How long from recorded to committed, for how many strategies, at which rate?",
+    "writer_throughput": "How many events a second does the writer commit, for 1 to 8 workers, and what would SQLite take at most?",
+    "alternatives": "What would one use today instead: how fast is it, and what does a kill lose?",
     "recovery_time": "How long from the start of a killed strategy to its first order, with how much history?",
     "restart_time": "How long from the kill of a strategy until the supervisor knows, and until it trades again?",
     "writer_kill_gap": "How long is nothing committed when the writer is killed?",
+    "writer_kill_timeline": "What do strategies record, and what is committed, in the second in which the writer is killed?",
     "supervisor_loop_lag": "How long does the supervisor's loop take for a turn, with fifty strategies and hostile clients?",
+    "memory": "How much memory do supervisor, writer and strategies take, and does it grow under load?",
+    "soak": "What becomes of memory, files and latency in hours of load?",
     "smoke": "Has the road become slower than what is written down, as ratios within one run?",
 }
 
@@ -35,11 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from bench import smoke
 
         return smoke.check(RESULTS / "smoke.json", write_down=parsed.write_down)
-    options = Options(parsed.workers, parsed.rate, parsed.seconds, parsed.durability)
+    options = Options(parsed.workers, parsed.rate, parsed.seconds, parsed.durability, parsed.repeats)
     # Beside the checkout and not in /tmp, which often is no disk at all.
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=RESULTS) as folder:
         machine = facts(Path(folder))
-        rows = import_module(f"bench.{parsed.name}").measure(Path(folder), options)
+        answer = import_module(f"bench.{parsed.name}").measure(Path(folder), options)
+    rows, series = answer if isinstance(answer, Measured) else (answer, None)
     result = {
         "question": QUESTIONS[parsed.name],
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -49,6 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     text = json.dumps(result, indent=2)
     (RESULTS / f"{parsed.name}.json").write_text(text + "\n")
+    if series is not None:
+        (RESULTS / f"{parsed.name}.series.json").write_text(json.dumps(series, separators=(",", ":")) + "\n")
+    for picture in draw(parsed.name, {**result, "series": series}, RESULTS):
+        print(f"drawn: {picture}", file=sys.stderr)
     print(text if parsed.json else _readable(machine, rows))
     return 0
 
@@ -62,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each row is measured")
     parser.add_argument("--durability", type=_list_of(_durability), default=["process", "power"], help="process, power or both")
+    parser.add_argument("--repeats", type=int, default=3, help="how often each row is measured, in turn with the others")
     parser.add_argument("--json", action="store_true", help="print the JSON that is kept")
     parser.add_argument("--write-down", action="store_true", help="smoke: make what is measured now the figures to compare with")
     return parser

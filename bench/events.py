@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from itertools import count
 
 from horizon.ids import fill_id, order_id
 from horizon.records import Fill, OrderEvent, OrderSide, OrderStatus, OrderType, Side, TimeInForce
@@ -10,18 +12,25 @@ from horizon.records import Fill, OrderEvent, OrderSide, OrderStatus, OrderType,
 _STATUSES = (OrderStatus.New, OrderStatus.Accepted, OrderStatus.Filled)
 
 
-def fills(order: str, count: int) -> list[Fill]:
+def fills(order: str, how_many: int) -> list[Fill]:
     """Partial fills of one order."""
-    return [_fill(order, number) for number in range(1, count + 1)]
+    return [_fill(order, number) for number in range(1, how_many + 1)]
 
 
-def mixed(run_id: str, count: int) -> list[Fill | OrderEvent]:
+def mixed(run_id: str, how_many: int) -> list[Fill | OrderEvent]:
     """Orders in turn, each of them new, accepted, executed and filled."""
     records: list[Fill | OrderEvent] = []
-    for number in range(1, count // 4 + 2):
+    for number in range(1, how_many // 4 + 2):
         new, accepted, filled = (_order_event(run_id, number, status) for status in _STATUSES)
         records += [new, accepted, _fill(order_id(run_id, number), number), filled]
-    return records[:count]
+    return records[:how_many]
+
+
+def endless(run_id: str) -> Iterator[Fill | OrderEvent]:
+    """As `mixed`, made one by one and never ending, for a load that nobody can count before."""
+    for number in count(1):
+        new, accepted, filled = (_order_event(run_id, number, status) for status in _STATUSES)
+        yield from (new, accepted, _fill(order_id(run_id, number), number), filled)
 
 
 def _fill(order: str, number: int) -> Fill:

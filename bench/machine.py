@@ -34,7 +34,7 @@ def facts(folder: Path) -> dict[str, object]:
         "libzmq": zmq.zmq_version(),
         "msgspec": importlib.metadata.version("msgspec"),
         "file_system": _file_system(folder),
-        "fdatasync_us": _sync_cost_us(folder),
+        "fdatasync_us": sync_cost_us(folder),
     }
 
 
@@ -51,7 +51,7 @@ def _file_system(folder: Path) -> str:
     return max(mounts, key=lambda part: len(part.mountpoint)).fstype
 
 
-def _sync_cost_us(folder: Path) -> dict[str, float]:
+def sync_cost_us(folder: Path) -> dict[str, float]:
     """A 4 KiB append and fdatasync, as a WAL does them."""
     costs_us = []
     with tempfile.TemporaryFile(dir=folder) as file:

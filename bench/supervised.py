@@ -45,6 +45,8 @@ class Supervised:
             stdout=self._log,
             stderr=self._log,
             start_new_session=True,
+            # As where it is installed: a process that is started again finds all modules compiled.
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": ""},
         )
 
     def status(self) -> StatusReply | None:
