@@ -139,7 +139,7 @@ def load(path: str | Path) -> Config:
     return Config(
         path=file.path.absolute(),
         database=_database(file),
-        supervisor=file.decode(Supervision, "supervisor"),
+        supervisor=_supervision(file),
         logs=file.decode(Logs, "logs"),
         metrics=file.decode(MetricsServer, "metrics"),
         strategies=_strategies(file),
@@ -278,6 +278,15 @@ def _database(file: _File) -> Database:
     return database
 
 
+def _supervision(file: _File) -> Supervision:
+    supervision = file.decode(Supervision, "supervisor")
+    if supervision.hang_after_s < supervision.degraded_after_s:
+        raise file.wrong(
+            ("supervisor", "hang_after_s"), f"must not be less than degraded_after_s, which is {supervision.degraded_after_s:g}"
+        )
+    return supervision
+
+
 def _strategies(file: _File) -> dict[str, StrategyTable]:
     strategies: dict[str, StrategyTable] = {}
     key_of: dict[str, str] = {}
@@ -298,6 +307,8 @@ def _strategy(file: _File, key: str) -> StrategyTable:
     keys = ("strategies", key)
     strategy = file.decode(StrategyTable, *keys, apart=("feeds", "limits"))
     limits = file.decode(Limits, *keys, "limits")
+    if (limits.memory_high_mb or 0) > (limits.memory_max_mb or float("inf")):
+        raise file.wrong((*keys, "limits", "memory_high_mb"), f"the alarm must come before memory_max_mb, {limits.memory_max_mb}")
     name = strategy.name or key
     if name in RESERVED_NAMES:
         raise file.wrong(keys, f"{name!r} cannot be a strategy's name: commands use that word for something else")

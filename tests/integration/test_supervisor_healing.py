@@ -91,7 +91,7 @@ def test_a_strategy_that_must_not_be_killed_is_only_reported(up: Callable[..., U
 
 
 def test_a_writer_that_stands_still_is_replaced_and_nothing_is_lost(up: Callable[..., Up], tmp_path: Path) -> None:
-    configure(tmp_path, "a", more="hang_after_s = 2")
+    configure(tmp_path, "a", more="degraded_after_s = 1\nhang_after_s = 2")
     running = up()
     running.is_ready("a")
     writer = running.pid_of("writer")

@@ -15,7 +15,7 @@ from test_worker_process import source
 from horizon.channel import Heartbeat, Phase, Ready
 
 # The shortest patience that there is: 16 seconds.
-IMPATIENT = "stop_timeout_s = 1\nhang_after_s = 1\nvenue_timeout_s = 1"
+IMPATIENT = "stop_timeout_s = 1\ndegraded_after_s = 1\nhang_after_s = 1\nvenue_timeout_s = 1"
 PATIENCE_S = 16.0
 
 

@@ -148,6 +148,14 @@ def test_a_file_of_a_windows_editor_is_read(tmp_path: Path) -> None:
         ("[strategies.mm]\nfile = 'no.py'", "strategies.mm.file: HERE/no.py does not exist"),
         ("[strategies.mm]\nfile = 'strategies'", "strategies.mm.file: HERE/strategies is not a file"),
         ("[supervisor]\nstop_timeout_s = -1", "supervisor.stop_timeout_s: expected a number > 0.0, got -1"),
+        (
+            "[supervisor]\nhang_after_s = 2",
+            "supervisor.hang_after_s: must not be less than degraded_after_s, which is 3",
+        ),
+        (
+            strategy("[strategies.mm.limits]\nmemory_high_mb = 200\nmemory_max_mb = 100"),
+            "strategies.mm.limits.memory_high_mb: the alarm must come before memory_max_mb, 100",
+        ),
         ("x = ", "not valid TOML: Invalid value (at end of document)"),
     ],
 )
