@@ -123,6 +123,7 @@ class Zoo:
         """In C, for ever: no thread of it, and no signal handler in Python, is ever run again."""
         self.channel.send(Ready(run_id=""))
         self.channel.send(Heartbeat(progress=1))
+        signal.alarm(60)
         re.match(r"(a+)+$", "a" * 64 + "b")
         return 0
 
@@ -207,6 +208,8 @@ class Zoo:
 if __name__ == "__main__":
     behaviour, fd, argument, *dump = sys.argv[1:]
     os.setsid()
+    # The kernel's: a child that runs nothing of Python's must not outlive a test that was killed.
+    signal.alarm(600)
     if dump:
         faulthandler.register(signal.SIGUSR2, file=int(dump[0]), all_threads=True)
     end = socket.socket(fileno=int(fd))

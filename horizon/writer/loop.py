@@ -249,10 +249,10 @@ class Writer:
 
     def _list_journals(self) -> None:
         """Meet new runs, and notice dead ones: the kernel says so by their strategy's lock (R10)."""
-        assert self._store is not None
+        store = self._own_store()  # also when there is nothing to commit: a folder that was deleted needs no writer any more
         for path in self._paths.journals():
             if path.stem not in self._runs and path.name not in self._left_alone:
-                self._meet(path, self._store)
+                self._meet(path, store)
         for run in self._runs.values():
             run.dead = run.dead or is_dead(run.journal.path, run.strategy)
         for hello in self._hellos.values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 from eventually import eventually
-from road import a_writer_runs, rows, script, start_writer, writer_pid
+from road import OpenRecorder, a_writer_runs, rows, script, start_writer, writer_pid
 from samples import fill
 
 from horizon.clock import SYSTEM_CLOCK
@@ -148,3 +149,16 @@ def test_a_database_that_cannot_be_written_is_waited_for_by_those_who_run_and_th
     assert writer.returncode == 0
     assert len(re.findall("STALLED", said)) == 1, said
     assert "resumed" in said
+
+
+def test_a_writer_whose_database_was_deleted_leaves_though_a_run_is_open(
+    database: DatabasePaths, open_recorder: OpenRecorder
+) -> None:
+    """It has nothing to write to any more, and nobody would ever find it again."""
+    recorder = open_recorder(database, "maker")
+    recorder.record(fill(1))
+    recorder.flush(10)
+    pid = writer_pid(database)
+    assert pid is not None
+    shutil.rmtree(database.folder)
+    eventually(lambda: not psutil.pid_exists(pid))
