@@ -39,6 +39,7 @@ log = logging.getLogger("supervisor")
 
 _LAST_WORDS_S = 2.0
 _DISK_FULL_POLL_S = 2.0
+# How long a thread may keep Python's lock while another wants it. The receivers of many talkative strategies must not hold up the loop.
 _SWITCH_S = 0.0005
 
 
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # Before anything of multiprocessing is made: its queues and locks belong to a start method.
     multiprocessing.set_start_method("spawn")
+    sys.setswitchinterval(_SWITCH_S)
     start_resource_tracker()
     try:
         config = read(options.config)
