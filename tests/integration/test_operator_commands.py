@@ -211,7 +211,7 @@ def test_a_strategy_under_the_supervisor_stops_trading_on_a_trip(tmp_path: Path)
         eventually(lambda: rows(up.paths, "SELECT 1 FROM fills LIMIT 1"), 20, what="a first fill")
         operator.command(up.paths, command("trip", "trader"))
 
-        eventually(lambda: not rows(up.paths, "SELECT 1 FROM open_orders LIMIT 1"), 5, what="no open order")
+        eventually(lambda: not rows(up.paths, "SELECT 1 FROM open_orders LIMIT 1"), 20, what="no open order")
         sent = rows(up.paths, "SELECT count(*) FROM order_events WHERE status = 'new'")
         for _ in range(10):  # a dozen of its cycles
             operator.command(up.paths, command("trip", "trader"))
