@@ -6,6 +6,7 @@ import gc
 import mmap
 import multiprocessing
 import random
+import signal
 import time
 from array import array
 from collections import deque
@@ -20,9 +21,9 @@ import psutil
 
 from bench.events import endless
 from bench.open_loop import wait_until
-from bench.orphans import die_with_parent
 from horizon.errors import JournalError
 from horizon.journal import JournalReader
+from horizon.lifeline import die_with_parent
 from horizon.paths import DatabasePaths
 from horizon.recorder import Recorder
 from horizon.records import RunStarted
@@ -143,7 +144,7 @@ def _work(
     together: Barrier,
     result: Connection,
 ) -> None:
-    die_with_parent()
+    die_with_parent(signal.SIGKILL)
     stop = _flag(flag)
     recorder = Recorder.open(paths, name, durability=durability, may_start_writer=False)
     recorder.record(RunStarted(name, "bench", time.time()))

@@ -42,10 +42,10 @@ from msgspec.structs import astuple
 from bench.events import endless, mixed
 from bench.machine import sync_cost_us
 from bench.options import Options, Row
-from bench.orphans import die_with_parent
 from bench.repeats import paired_ratio, spread
 from bench.writer import wait_for_writer_to_leave, writer_pid
 from horizon.ids import new_run_id
+from horizon.lifeline import die_with_parent
 from horizon.paths import DatabasePaths
 from horizon.recorder import Recorder
 from horizon.records import Fill, OrderEvent, RunStarted
@@ -257,7 +257,7 @@ def _run_strategies(paths: DatabasePaths, workers: int, seconds: float, durabili
 
 def _strategy(paths: DatabasePaths, name: str, seconds: float, durability: str, together: Barrier, result: Connection) -> None:
     """One strategy's process."""
-    die_with_parent()
+    die_with_parent(signal.SIGKILL)
     recorder = Recorder.open(paths, name, durability=durability)
     # The writer meets a run with its first record, which takes up to 0.1 s: a start's cost.
     recorder.record(RunStarted(name, "bench", time.time()))

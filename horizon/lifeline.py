@@ -34,7 +34,7 @@ class Lifeline:
         self._supervisor_pid = supervisor_pid
         # As exactly as there are numbers: 16, or 34 to 64 seconds.
         self._number = next((number for number in _NUMBERS if number >= patience_s), _NUMBERS[-1])
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        die_with_parent(signal.SIGTERM)
         if not self._is_held:  # it died before the kernel was asked
             raise SystemExit(ExitCode.NOBODY)
 
@@ -45,13 +45,13 @@ class Lifeline:
     def outlive(self) -> None:
         """From here the process leaves by itself, by `leave_within`; when it has not come to that in its patience it is ended."""
         _set_handler(self._number, _ALARM)
-        prctl(_PR_SET_PDEATHSIG, self._number)
+        die_with_parent(self._number)
         if not self._is_held:
             os.kill(os.getpid(), self._number)
 
     def leave_within(self, timeout_s: float) -> None:
         """The supervisor is gone and the process knows it: end it when it has not left by then."""
-        prctl(_PR_SET_PDEATHSIG, 0)
+        die_with_parent(0)
         # The channel ends a moment before the kernel's signal comes: that one must not set the alarm anew.
         _set_handler(self._number, _IGNORE)
         if threading.current_thread() is threading.main_thread():
@@ -59,17 +59,22 @@ class Lifeline:
         signal.alarm(math.ceil(timeout_s))
 
 
-def adopt_orphans() -> None:
-    """Helpers whose own parent dies stay below this process, and at its death come to the supervisor, which ends them."""
-    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+def die_with_parent(number: int) -> None:
+    """Get this signal when the parent ends, in whatever way: its thread, to be exact, that started this process."""
+    _prctl(_PR_SET_PDEATHSIG, number)
+
+
+def adopt_orphans(wanted: bool = True) -> None:
+    """Helpers whose own parent dies stay below this process, and at its death come to the next above that adopts them."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, int(wanted))
 
 
 def name_process(name: str) -> None:
     """What `ps` shows; the kernel keeps 15 bytes."""
-    prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]))
+    _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]))
 
 
-def prctl(option: int, argument: int | ctypes.c_char_p) -> None:
+def _prctl(option: int, argument: int | ctypes.c_char_p) -> None:
     given = ctypes.c_ulong(argument) if isinstance(argument, int) else argument
     if _LIBC.prctl(option, given, 0, 0, 0) != 0:
         number = ctypes.get_errno()

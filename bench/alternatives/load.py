@@ -23,8 +23,8 @@ from bench.alternatives.way import Caller, Event, Service, Way
 from bench.events import endless, mixed
 from bench.open_loop import arrivals
 from bench.options import MAX
-from bench.orphans import die_with_parent
 from horizon.ids import new_run_id
+from horizon.lifeline import die_with_parent
 
 _TIMEOUT_S = 300.0
 _SPIN_S = 50e-6
@@ -101,7 +101,7 @@ def kill_service(way: Way, folder: Path, service: Service, callers: int, seed: i
 
 
 def _caller(way: Way, folder: Path, number: int, rate: float, seconds: float, together: Barrier, result: Connection) -> None:
-    die_with_parent()
+    die_with_parent(signal.SIGKILL)
     # The kernel may wake a sleeper late by 50 µs to save power; every way is measured without that.
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     caller = way.open(folder, number)
@@ -233,7 +233,7 @@ class _Doomed:
 
 
 def _store_until_killed(way: Way, folder: Path, number: int, path: Path, together: Barrier) -> None:
-    die_with_parent()
+    die_with_parent(signal.SIGKILL)
     words = _words(path)
     stop = len(words) - 1
     caller = way.open(folder, number)

@@ -10,12 +10,13 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from bench.alternatives.way import CannotServe
-from bench.orphans import die_with_parent
+from horizon.lifeline import die_with_parent
 
 _STARTS_WITHIN_S = 60.0
 
@@ -62,7 +63,7 @@ class Server:
                 stderr=log,
                 start_new_session=True,
                 user=self._user,
-                preexec_fn=die_with_parent,
+                preexec_fn=partial(die_with_parent, signal.SIGKILL),
             )
         until = time.monotonic() + _STARTS_WITHIN_S
         while not self._answers():

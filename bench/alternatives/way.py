@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -77,20 +78,21 @@ def missing_module(*names: str) -> str | None:
     return f"the Python package {', '.join(absent)} (pip install -e '.[bench]')" if absent else None
 
 
-class Direct:
+class Direct(ABC):
     """A caller whose `store` returns after its commit."""
 
     errors = 0
     unacked = 0
 
+    @abstractmethod
     def store(self, event: Event) -> None:
-        raise NotImplementedError
+        """Returns when the event is committed."""
 
-    def idle(self) -> None:
+    def idle(self) -> None:  # noqa: B027
         """Nothing: the event is committed."""
 
     def flood(self, event: Event) -> None:
         self.store(event)
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Nothing is open that the end of the process does not close."""

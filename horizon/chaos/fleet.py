@@ -6,7 +6,6 @@ a killed supervisor can always be found by their descent, and never by a name th
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -19,10 +18,9 @@ from typing import NamedTuple
 
 import horizon
 from horizon.chaos.plan import Target
+from horizon.lifeline import adopt_orphans, die_with_parent
 from horizon.paths import DatabasePaths
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 _STOP_TIMEOUT_S = 15.0
 _POLL_S = 0.01
 
@@ -182,12 +180,12 @@ class Fleet:
 @contextmanager
 def adopting() -> Iterator[None]:
     """Be the parent of whatever descendants leave behind, and end all of them at the end, however it comes."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    adopt_orphans()
     try:
         yield
     finally:
         end_all()
-        _prctl(_PR_SET_CHILD_SUBREAPER, 0)
+        adopt_orphans(False)
 
 
 def end_all() -> None:
@@ -271,15 +269,6 @@ def _name(pid: int) -> str:
 
 def _die_with(parent: int) -> None:
     """In the child, before it becomes the victim: nobody outlives a trial that is killed itself."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    die_with_parent(signal.SIGTERM)
     if os.getppid() != parent:
         os._exit(1)
-
-
-def _prctl(option: int, argument: int) -> None:
-    if _LIBC.prctl(option, ctypes.c_ulong(argument), 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
-_LIBC = ctypes.CDLL(None, use_errno=True)

@@ -335,7 +335,8 @@ def test_kills_at_random_instants_cost_no_other_process_a_line(sink: Sink, worke
         victim = workers.start("victim", log_talkers.flood)  # one name: old and new incarnation write to one file
         heard = len(messages(sink, "victim"))
         eventually(lambda heard=heard: len(messages(sink, "victim")) > heard)
-        time.sleep(random.random() * 0.05)
+        moment = time.monotonic() + random.random() * 0.05
+        eventually(lambda moment=moment: time.monotonic() >= moment, interval_s=0.001)
         victim.kill()
         if number % 2:
             victim.join()

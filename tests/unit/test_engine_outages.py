@@ -154,18 +154,11 @@ def test_a_bug_of_the_adapter_on_the_way_out_stops_neither_the_other_cancels_nor
     watched: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = _buy(watched), _buy(watched)
-    cancel = watched.venue.cancel
-
-    def fails_once(order_id: str) -> OrderUpdate:
-        if order_id == first:
-            raise KeyError("orderId")
-        answer: OrderUpdate = cancel(order_id)
-        return answer
 
     def broken() -> list[Fill]:
         raise TypeError("None is no list")
 
-    monkeypatch.setattr(watched.venue, "cancel", fails_once)
+    _break_the_cancel_of(first, watched, monkeypatch)
     monkeypatch.setattr(watched.venue, "poll", broken)
     watched.engine.end_run()
     assert watched.venue.asked_for("cancel") == [[second]]
@@ -178,17 +171,22 @@ def test_a_bug_of_the_adapter_in_one_cancel_does_not_keep_the_kill_switch_from_t
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = _buy(watched), _buy(watched)
+    _break_the_cancel_of(first, watched, monkeypatch)
+    watched.engine.activate_kill_switch("enough")
+    assert watched.venue.asked_for("cancel") == [[second]]
+
+
+def _break_the_cancel_of(broken: str, watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug of the adapter, which shows with one order."""
     cancel = watched.venue.cancel
 
     def fails_once(order_id: str) -> OrderUpdate:
-        if order_id == first:
+        if order_id == broken:
             raise KeyError("orderId")
         answer: OrderUpdate = cancel(order_id)
         return answer
 
     monkeypatch.setattr(watched.venue, "cancel", fails_once)
-    watched.engine.activate_kill_switch("enough")
-    assert watched.venue.asked_for("cancel") == [[second]]
 
 
 def _cut(*_: object) -> list[Fill]:
