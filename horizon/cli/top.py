@@ -49,11 +49,14 @@ def top(ctx: click.Context, config: Path | None) -> ExitCode:
     watcher.start()
     session = Session()
     try:
-        with _signals_heeded() as suspension:
+        with _signals_heard() as heard:
             while not session.is_over:
-                _show(watcher, session, suspension)
-                if suspension:
-                    suspension.clear()
+                _show(watcher, session, heard)
+                for number in heard:
+                    if number != signal.SIGTSTP:
+                        return ExitCode.DONE if number == signal.SIGINT else sys.exit(128 + number)
+                if heard:
+                    heard.clear()
                     os.kill(os.getpid(), signal.SIGSTOP)  # the terminal is the shell's again; `fg` goes on behind this line
     except (KeyboardInterrupt, Hangup):
         pass  # as good as q
@@ -66,8 +69,8 @@ def _is_full_screen() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "")
 
 
-def _show(watcher: Watcher, session: Session, suspension: list[int]) -> None:
-    """Own the terminal until the person has enough of it, and give it back as it was, whatever happens."""
+def _show(watcher: Watcher, session: Session, heard: list[int]) -> None:
+    """Own the terminal until the person or a signal ends it, and give it back as it was, whatever happens."""
     from rich.console import Console, ConsoleDimensions
     from rich.live import Live
 
@@ -78,7 +81,7 @@ def _show(watcher: Watcher, session: Session, suspension: list[int]) -> None:
     live = Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
     keyboard = sys.stdin.fileno()
     with single_keys(keyboard), live:
-        while not session.is_over and not suspension:
+        while not session.is_over and not heard:
             if watcher.failure is not None:
                 raise watcher.failure
             seen, now = watcher.seen, time.monotonic()
@@ -96,20 +99,22 @@ def _show(watcher: Watcher, session: Session, suspension: list[int]) -> None:
 
 
 @contextmanager
-def _signals_heeded() -> Iterator[list[int]]:
-    """Signals that end a program end it by an exception, so that the terminal is given back first. Ctrl-Z fills the list."""
-    suspension: list[int] = []
+def _signals_heard() -> Iterator[list[int]]:
+    """Put what would end or stop a program into a list, which is looked at between two frames.
 
-    def end(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+    An exception instead could strike while the terminal is just being taken, when nothing gives it back yet. The second
+    signal is one: the terminal may be stopped, and then nothing looks at the list.
+    """
+    heard: list[int] = []
 
-    def suspend(number: int, _: FrameType | None) -> None:
-        suspension.append(number)
+    def hear(number: int, _: FrameType | None) -> None:
+        if heard and number != signal.SIGTSTP:
+            sys.exit(128 + number)
+        heard.append(number)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, suspend)
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)}
     try:
-        yield suspension
+        yield heard
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
