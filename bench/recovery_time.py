@@ -29,7 +29,7 @@ from horizon.locks import FileLock
 from horizon.paths import DatabasePaths
 from horizon.positions import Book
 from horizon.records import Fill, PositionSnapshot, Record, RunStarted
-from horizon.store.append import Entry, Store
+from horizon.store.append import Store, Stretch
 
 _HISTORIES = (10_000, 100_000, 1_000_000)
 _UNDRAINED = (0, 10_000)
@@ -92,10 +92,10 @@ def _write_history(paths: DatabasePaths, first: int, last: int) -> None:
             _commit(store, run_id, [start, *events, PositionSnapshot(time.time(), book.snapshot())])
 
 
-def _commit(store: Store, run_id: str, records: Iterable[Record]) -> None:
-    entries = [Entry(run_id, _STRATEGY, seq, b"", record, None) for seq, record in enumerate(records, start=1)]
-    for at in range(0, len(entries), _BATCH):
-        store.append(entries[at : at + _BATCH])
+def _commit(store: Store, run_id: str, records: list[Record]) -> None:
+    for at in range(0, len(records), _BATCH):
+        part = records[at : at + _BATCH]
+        store.append([Stretch(run_id, _STRATEGY, at + 1, [b""] * len(part), part)])
 
 
 def _leave_journal(paths: DatabasePaths, events: int) -> None:

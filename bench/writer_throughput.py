@@ -49,7 +49,7 @@ from horizon.lifeline import die_with_parent
 from horizon.paths import DatabasePaths
 from horizon.recorder import Recorder
 from horizon.records import Fill, OrderEvent, RunStarted
-from horizon.store.append import Entry, Store
+from horizon.store.append import Store, Stretch
 from horizon.store.connection import connect
 from horizon.store.sql import QUERIES
 from horizon.writer.batch import MAX_RECORDS
@@ -203,11 +203,12 @@ def _by_executemany(executor: _Executor) -> _Rate:
 
 def _by_store(paths: DatabasePaths, durability: str) -> _Rate:
     run_id = new_run_id()
-    entries = [Entry(run_id, "bench", seq, b"", record, None) for seq, record in enumerate(mixed(run_id, _EVENTS), start=1)]
+    records = mixed(run_id, _EVENTS)
     with closing(Store(paths, durability)) as store:
         began = time.perf_counter()
         for at in range(0, _EVENTS, MAX_RECORDS):
-            store.append(entries[at : at + MAX_RECORDS])
+            batch = records[at : at + MAX_RECORDS]
+            store.append([Stretch(run_id, "bench", at + 1, [b""] * len(batch), batch)])
         took_s = time.perf_counter() - began
     _check_count(paths, _EVENTS)
     return _Rate(_EVENTS / took_s, _EVENTS)

@@ -28,7 +28,7 @@ from horizon.failpoints import ACTIVE, reach
 from horizon.ids import strategy_lock_name
 from horizon.paths import sync_folder
 from horizon.records import Fill, Record
-from horizon.wire import FRAME_MAX_BYTES, HEAD, Frame, frame_of, read_frame
+from horizon.wire import FRAME_MAX_BYTES, HEAD, Frames, frame_of, read_frames, seq_of_frame
 
 DEFAULT_BYTES = 16 << 20
 _MAGIC = b"HZJRNL01"
@@ -159,9 +159,9 @@ class Journal:
 
 
 class Reading(NamedTuple):
-    """What one look into a journal brought. `damage` says what stopped it short of the head."""
+    """What one look into a journal brought: frames without a break, perhaps none. `damage` says what stopped it short of the head."""
 
-    frames: list[Frame]
+    frames: Frames
     next_offset: int
     damage: str | None = None
 
@@ -205,22 +205,18 @@ class JournalReader:
         process may have died between the bytes and the head (R23). Short of the head a frame that does not fit is damage.
         """
         head = self.head
-        frames: list[Frame] = []
-        taken = 0
-        while (offset < head or dead) and taken < max_bytes:
+        payloads: list[bytes] = []
+        size = 0
+        while (offset < head or dead) and size < max_bytes:
             place = self._next_place(offset)
-            frame = read_frame(self._data, place % self.capacity, self.salt)
-            if frame is None or frame.seq != expected:
-                if place < head:
-                    found = "nothing intact" if frame is None else f"seq {frame.seq}"
-                    return Reading(frames, offset, f"expected seq {expected} at byte {place}, found {found}")
-                break
-            frames.append(frame)
-            expected += 1
-            size = HEAD.size + len(frame.payload)
-            taken += size
-            offset = place + size
-        return Reading(frames, offset)
+            found = read_frames(self._bytes_at(place, head, max_bytes - size, dead=dead), expected + len(payloads), self.salt)
+            if not found.payloads:
+                damage = None if place >= head else self._what_lies_at(place, found.first_seq)
+                return Reading(Frames(expected, payloads, size), offset, damage)
+            payloads += found.payloads
+            size += found.size
+            offset = place + found.size
+        return Reading(Frames(expected, payloads, size), offset)
 
     def find(self, seq: int) -> int | None:
         """The offset of the first intact frame with this seq or a later one that is not yet trimmed, in whatever order it lies.
@@ -231,7 +227,8 @@ class JournalReader:
         for match in _FRAME_LOOKALIKE.finditer(self._data):
             found = HEAD.unpack_from(self._data, match.start())[2]
             # Compared first: the checksums of a whole journal take seconds, in which the writer serves nobody.
-            if found >= seq and (best is None or found < best[0]) and read_frame(self._data, match.start(), self.salt):
+            is_better = found >= seq and (best is None or found < best[0])
+            if is_better and seq_of_frame(self._data, match.start(), self.salt) is not None:
                 best = found, match.start()
                 if found == seq:
                     break
@@ -243,8 +240,7 @@ class JournalReader:
 
     def first_seq(self, offset: int) -> int | None:
         """The seq of the intact frame at an offset, or None."""
-        frame = read_frame(self._data, self._next_place(offset) % self.capacity, self.salt)
-        return None if frame is None else frame.seq
+        return seq_of_frame(self._data, self._next_place(offset) % self.capacity, self.salt)
 
     def close(self) -> None:
         if hasattr(self, "_data"):
@@ -252,6 +248,19 @@ class JournalReader:
         self._words.release()
         self._view.release()
         self._map.close()
+
+    def _bytes_at(self, place: int, head: int, max_bytes: int, *, dead: bool) -> bytes:
+        """A copy of what may be read in one piece from `place` on: at least a whole frame, if one lies there."""
+        at = place % self.capacity
+        if at + HEAD.size > len(self._data):
+            return b""
+        length = HEAD.unpack_from(self._data, at)[1]
+        size = max(max_bytes, HEAD.size + min(length, FRAME_MAX_BYTES))
+        return bytes(self._data[at : at + (size if dead else min(size, head - place))])
+
+    def _what_lies_at(self, place: int, expected: int) -> str:
+        seq = seq_of_frame(self._data, place % self.capacity, self.salt)
+        return f"expected seq {expected} at byte {place}, found {'nothing intact' if seq is None else f'seq {seq}'}"
 
     def _next_place(self, offset: int) -> int:
         """Where the frame at an offset really lies: past the end of the ring when it did not fit there."""

@@ -23,7 +23,7 @@ from horizon.records import (
     Side,
     TimeInForce,
 )
-from horizon.store.append import Entry
+from horizon.store.append import Stretch
 from horizon.store.sql import SCHEMA
 
 PAGE_COLUMNS = {
@@ -57,15 +57,15 @@ class Run:
         self.strategy = strategy
         self.seq = 0
 
-    def entry(self, record: Record | None, problem: str | None = None) -> Entry:
+    def entry(self, record: Record | None, problem: str | None = None) -> Stretch:
         self.seq += 1
         payload = b"\xc1garbage" if record is None else msgspec.msgpack.encode(record)
-        return Entry(self.run_id, self.strategy, self.seq, payload, record, problem)
+        return Stretch(self.run_id, self.strategy, self.seq, [payload], [record], {} if problem is None else {self.seq: problem})
 
-    def entries(self, *records: Record | None) -> list[Entry]:
+    def entries(self, *records: Record | None) -> list[Stretch]:
         return [self.entry(record) for record in records]
 
-    def start(self, recovered_commit_no: int = 0) -> Entry:
+    def start(self, recovered_commit_no: int = 0) -> Stretch:
         return self.entry(RunStarted(self.strategy, "paper", 1000.0, "{}", 4711, recovered_commit_no))
 
 

@@ -150,14 +150,14 @@ def _print(reader: JournalReader, is_dead: bool, as_json: bool) -> ExitCode:
     while damage is None:
         reading = reader.read(offset, expected, dead=is_dead)
         damage = reading.damage
-        records = [{"seq": frame.seq, **plain(frame.payload)} for frame in reading.frames]
+        records = [{"seq": seq, **plain(payload)} for seq, payload in enumerate(reading.frames.payloads, expected)]
         if as_json:
             shown += records
         elif records:
             emit("\n".join(_line(record) for record in records))
-        if not reading.frames:
+        if not records:
             break
-        offset, expected = reading.next_offset, reading.frames[-1].seq + 1
+        offset, expected = reading.next_offset, reading.frames.last_seq + 1
     if as_json:
         emit_json(shown)
     if damage is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,11 +24,11 @@ from horizon.store.controls import all_controls
 from horizon.store.dead_letters import DeadLetters
 from horizon.store.place import refuse_unfit_place
 from horizon.store.sql import QUERIES
-from horizon.store.transaction import Advance, Entry, FillKnown, Transaction
+from horizon.store.transaction import Advance, Entry, FillKnown, Stretch, Transaction
 from horizon.store.translate import savepoint, transaction, translated
 from horizon.wire import Command, Control
 
-__all__ = ["Entry", "Outcome", "Store"]
+__all__ = ["Outcome", "Store", "Stretch"]
 
 _CAPTURED = "it became a dead letter before, in a transaction that was cut off"
 
@@ -35,7 +36,7 @@ _CAPTURED = "it became a dead letter before, in a transaction that was cut off"
 class Outcome(NamedTuple):
     """What one append did."""
 
-    committed: dict[str, int]  # run_id -> committed_seq, for every run that had an entry
+    committed: dict[str, int]  # run_id -> committed_seq, for every run that had a record
     dead_letters: dict[str, list[int]]  # run_id -> seqs that became dead letters
     recover: set[str]  # runs whose snapshot was refused because they do not know all fills of their strategy (R2)
     rows: dict[str, int]  # how many: fill, order_event, snapshot, risk_event, run, duplicate, amended, conflict, …
@@ -61,14 +62,14 @@ class Store:
             paths.folder.mkdir(exist_ok=True)
         self._open()
 
-    def append(self, entries: Iterable[Entry]) -> Outcome:
-        """Commit entries in one transaction, in their order.
+    def append(self, stretches: Iterable[Stretch]) -> Outcome:
+        """Commit records in one transaction, in their order.
 
         Shape: several runs may mix; per run a seq up to its cursor is skipped, beyond that they rise by 1.
         Raises: ValueError when a seq is missing; StoreStalled, StoreError with nothing committed. A bad record never raises: it
         becomes a dead letter, committed before its seq is passed (R27).
         """
-        committed, pending = self._pending(entries)
+        committed, pending = self._pending(stretches)
         if not pending:
             return Outcome(committed, {}, set(), {})
         try:
@@ -188,32 +189,34 @@ class Store:
             raise
         self._captured: dict[str, frozenset[int]] = {}  # run_id -> dead letters whose seq is not passed yet
 
-    def _pending(self, entries: Iterable[Entry]) -> tuple[dict[str, int], list[Entry]]:
+    def _pending(self, stretches: Iterable[Stretch]) -> tuple[dict[str, int], list[Stretch]]:
         """How far each run will be, and what is not committed yet."""
         seqs: dict[str, int] = {}
-        pending: list[Entry] = []
-        for entry in entries:
-            run_id, seq = entry.run_id, entry.seq
+        pending: list[Stretch] = []
+        for stretch in stretches:
+            run_id = stretch.run_id
             last = seqs.get(run_id)
             if last is None:
                 last = seqs[run_id] = self.cursor(run_id)
                 if run_id not in self._captured:
                     self._captured[run_id] = frozenset(self._dead_letters.seqs(run_id, after=last))
-            if seq <= last:
+            if stretch.last_seq <= last:
                 continue
-            if seq != last + 1:
-                raise ValueError(f"run {run_id} is at seq {last}: {seq} cannot come next")
-            seqs[run_id] = seq
-            pending.append(entry._replace(problem=_CAPTURED) if seq in self._captured[run_id] else entry)
+            if stretch.first_seq > last + 1:
+                raise ValueError(f"run {run_id} is at seq {last}: {stretch.first_seq} cannot come next")
+            seqs[run_id] = stretch.last_seq
+            fresh = stretch.behind(last)
+            captured = dict.fromkeys(self._captured[run_id].intersection(fresh.seqs), _CAPTURED)
+            pending.append(fresh._replace(problems={**fresh.problems, **captured}) if captured else fresh)
         return seqs, pending
 
-    def _commit(self, entries: Sequence[Entry]) -> Transaction:
+    def _commit(self, stretches: Sequence[Stretch]) -> Transaction:
         try:
             with self._transaction() as work:
-                work.write(entries)
+                work.write(stretches)
         except (StoreRefused, FillKnown):
             with self._transaction() as work:
-                for entry in entries:
+                for entry in chain.from_iterable(stretch.entries() for stretch in stretches):
                     self._write_singly(work, entry)
         return work
 
@@ -230,7 +233,7 @@ class Store:
         try:
             with translated(self._paths.database), savepoint(self._connection):
                 try:
-                    work.write((entry,))
+                    work.write((Stretch.of(entry),))
                 except FillKnown:
                     work.write_known_fill(entry)
         except StoreRefused as error:

@@ -17,7 +17,7 @@ from horizon.store.dead_letters import DeadLetter
 from horizon.store.fills import Difference, StoredFill, difference, stored_fill
 from horizon.store.recovery import open_order
 from horizon.store.sql import QUERIES
-from horizon.store.transaction import Entry, Transaction
+from horizon.store.transaction import Entry, Stretch, Transaction
 from horizon.store.translate import translated
 from horizon.wire import decode_record
 
@@ -90,7 +90,7 @@ def _write(connection: apsw.Connection, letter: DeadLetter, record: Record, now:
     work = Transaction(connection, now)
     try:
         with translated(Path(connection.filename)):
-            work.write((Entry(letter.run_id, letter.strategy, letter.seq, letter.payload, record, None),))
+            work.write((Stretch.of(Entry(letter.run_id, letter.strategy, letter.seq, letter.payload, record, None)),))
             work.finish()
             connection.execute(QUERIES["uncount_dead_letter"], {"run_id": letter.run_id})
     except StoreRefused as error:

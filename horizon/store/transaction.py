@@ -7,7 +7,7 @@ changed before the statements of a step have succeeded, so a step that raises ca
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import apsw
@@ -32,13 +32,15 @@ from horizon.store.dead_letters import DeadLetter, Kind
 from horizon.store.fills import Difference, difference, stored_fill
 from horizon.store.snapshots import Author, knows_all_fills, store_snapshot
 from horizon.store.sql import QUERIES
+from horizon.wire import FillValues, OrderEventValues, decode_record
 
 _STATUS = OrderEvent.__struct_fields__.index("status")
 _NEW = OrderStatus.New  # looked up once: the members of an enum are slow to reach
+_TOGETHER = frozenset({Fill, FillValues, OrderEvent, OrderEventValues})
 
 
 class Entry(NamedTuple):
-    """One frame of one run, as the writer read it."""
+    """One record of one run, as the writer read it."""
 
     run_id: str
     strategy: str
@@ -46,6 +48,43 @@ class Entry(NamedTuple):
     payload: bytes
     record: Record | None  # None: it could not be decoded
     problem: str | None  # why it shall become a dead letter
+
+
+class Stretch(NamedTuple):
+    """Consecutive records of one run, as the writer read them: what nearly all work is done on, because one by one costs twice as much."""
+
+    run_id: str
+    strategy: str
+    first_seq: int
+    payloads: Sequence[bytes]
+    records: Sequence[Any]  # Record, FillValues, OrderEventValues; None: it could not be decoded
+    problems: Mapping[int, str] = {}  # seq -> why it shall become a dead letter
+
+    @classmethod
+    def of(cls, entry: Entry) -> Stretch:
+        problems = {} if entry.problem is None else {entry.seq: entry.problem}
+        return cls(entry.run_id, entry.strategy, entry.seq, (entry.payload,), (entry.record,), problems)
+
+    @property
+    def last_seq(self) -> int:
+        return self.first_seq + len(self.records) - 1
+
+    @property
+    def seqs(self) -> range:
+        return range(self.first_seq, self.last_seq + 1)
+
+    def behind(self, seq: int) -> Stretch:
+        """The part behind a seq."""
+        known = max(0, seq + 1 - self.first_seq)
+        if not known:
+            return self
+        return self._replace(first_seq=self.first_seq + known, payloads=self.payloads[known:], records=self.records[known:])
+
+    def entries(self) -> Iterator[Entry]:
+        """One by one, with every record as its own type."""
+        for seq, payload, record in zip(self.seqs, self.payloads, self.records, strict=True):
+            whole = decode_record(payload) if type(record) in (FillValues, OrderEventValues) else record
+            yield Entry(self.run_id, self.strategy, seq, payload, whole, self.problems.get(seq))
 
 
 class FillKnown(Exception):
@@ -63,31 +102,22 @@ class Transaction:
         self.recover: set[str] = set()
         self.counts: Counter[str] = Counter()
 
-    def write(self, entries: Iterable[Entry]) -> None:
+    def write(self, stretches: Iterable[Stretch]) -> None:
         """Write records in order. Raises: FillKnown."""
         step = _Step(self._commit_no)
-        for entry in entries:
-            run_id, strategy, seq, _, record, problem = entry
-            kind = type(record)
-            if problem is not None or record is None:
-                step.dead.append(entry)
-                step.run(run_id, strategy, seq).dead_letters += 1
-            elif kind is OrderEvent:
-                row = (*astuple(record), strategy, run_id, seq)
-                step.events.append(row)
-                run = step.run(run_id, strategy, seq)
-                run.order_events += 1
-                run.orders += step.orders.note(row, step.commit_no)
-            elif kind is Fill:
-                step.commit_no += 1
-                step.fills.append((*astuple(record), self._now, strategy, run_id, seq, step.commit_no))
-                run = step.run(run_id, strategy, seq)
-                run.fills += 1
-                run.last_commit_no = step.commit_no
-            else:
-                self._write_step(step)
-                self._write_alone(entry)
-                step = _Step(self._commit_no)
+        for stretch in stretches:
+            if not stretch.problems and _TOGETHER.issuperset(map(type, stretch.records)):
+                step.take(stretch, self._now)
+                continue
+            for entry in stretch.entries():
+                if entry.problem is not None or entry.record is None:
+                    step.bury(entry)
+                elif type(entry.record) in _TOGETHER:
+                    step.take(Stretch.of(entry), self._now)
+                else:
+                    self._write_step(step)
+                    self._write_alone(entry)
+                    step = _Step(self._commit_no)
         self._write_step(step)
 
     def write_known_fill(self, entry: Entry) -> None:
@@ -118,7 +148,7 @@ class Transaction:
             return
         self._insert_fills(step.fills)
         self._connection.executemany(QUERIES["insert_order_event"], step.events)
-        step.orders.write(self._connection)
+        step.write_orders(self._connection)
         self._connection.executemany(QUERIES["advance_run"], map(astuple, step.runs.values()))
         self._commit_no = step.commit_no
         self.counts["fill"] += len(step.fills)
@@ -232,50 +262,65 @@ class Advance(msgspec.Struct):
     snapshots_refused: int = 0
 
 
-class _OrderChanges:
-    """What a step does to the table of open orders: `new` opens an order, a terminal status closes it for good."""
-
-    def __init__(self) -> None:
-        self.opened: dict[str, tuple[Any, ...]] = {}
-        self.changed: dict[str, tuple[Any, ...]] = {}
-        self.closed: list[tuple[str]] = []
-
-    def note(self, row: tuple[Any, ...], commit_no: int) -> bool:
-        """Take one more event; only the last of each order is written. Returns whether it is a new order."""
-        order_id, status = row[0], row[_STATUS]
-        if status is _NEW:
-            # Told as new twice, it was opened by the first: its fills may lie between the two.
-            self.opened[order_id] = (*row, self.opened[order_id][-1] if order_id in self.opened else commit_no)
-            return True
-        if status not in OPEN_STATUSES:
-            self.opened.pop(order_id, None)
-            self.changed.pop(order_id, None)
-            self.closed.append((order_id,))
-        elif order_id in self.opened:
-            self.opened[order_id] = (*row, self.opened[order_id][-1])
-        else:
-            self.changed[order_id] = row
-        return False
-
-    def write(self, connection: apsw.Connection) -> None:
-        # In this order a late change of an order that was closed in the same step finds no row.
-        connection.executemany(QUERIES["open_order"], self.opened.values())
-        connection.executemany(QUERIES["close_order"], self.closed)
-        connection.executemany(QUERIES["change_open_order"], self.changed.values())
-
-
 class _Step:
-    """Fills and order events that are written together, by executemany."""
+    """Fills and order events that are written together, by executemany, and what they do to the table of open orders.
+
+    `new` opens an order, a terminal status closes it for good; only the last event of each order is written there.
+    """
 
     def __init__(self, commit_no: int) -> None:
         self.commit_no = commit_no
         self.fills: list[tuple[Any, ...]] = []
         self.events: list[tuple[Any, ...]] = []
-        self.orders = _OrderChanges()
+        self.opened: dict[str, tuple[Any, ...]] = {}
+        self.changed: dict[str, tuple[Any, ...]] = {}
+        self.closed: list[tuple[str]] = []
         self.dead: list[Entry] = []
         self.runs: dict[str, Advance] = {}
 
-    def run(self, run_id: str, strategy: str, seq: int) -> Advance:
+    def take(self, stretch: Stretch, now: float) -> None:
+        """Take fills and order events."""
+        run_id, strategy, first_seq, _, records, _ = stretch
+        fills, events, opened = self.fills, self.events, self.opened
+        run = self._run(run_id, strategy, stretch.last_seq)
+        fills_before, events_before = len(fills), len(events)
+        for seq, record in enumerate(records, first_seq):
+            kind = type(record)
+            if kind is FillValues or kind is Fill:
+                self.commit_no += 1
+                fills.append((*astuple(record), now, strategy, run_id, seq, self.commit_no))
+                continue
+            row = (*astuple(record), strategy, run_id, seq)
+            events.append(row)
+            order_id, status = row[0], row[_STATUS]
+            if status is _NEW:
+                # Told as new twice, it was opened by the first: its fills may lie between the two.
+                opened[order_id] = (*row, opened[order_id][-1] if order_id in opened else self.commit_no)
+                run.orders += 1
+            elif status not in OPEN_STATUSES:
+                opened.pop(order_id, None)
+                self.changed.pop(order_id, None)
+                self.closed.append((order_id,))
+            elif order_id in opened:
+                opened[order_id] = (*row, opened[order_id][-1])
+            else:
+                self.changed[order_id] = row
+        run.order_events += len(events) - events_before
+        if len(fills) > fills_before:
+            run.fills += len(fills) - fills_before
+            run.last_commit_no = self.commit_no
+
+    def bury(self, entry: Entry) -> None:
+        self.dead.append(entry)
+        self._run(entry.run_id, entry.strategy, entry.seq).dead_letters += 1
+
+    def write_orders(self, connection: apsw.Connection) -> None:
+        # In this order a late change of an order that was closed in the same step finds no row.
+        connection.executemany(QUERIES["open_order"], self.opened.values())
+        connection.executemany(QUERIES["close_order"], self.closed)
+        connection.executemany(QUERIES["change_open_order"], self.changed.values())
+
+    def _run(self, run_id: str, strategy: str, seq: int) -> Advance:
         """What this step does to a run, which now is at `seq`."""
         run = self.runs.get(run_id)
         if run is None:

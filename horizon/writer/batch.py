@@ -8,8 +8,8 @@ from typing import NamedTuple
 from horizon.errors import DecodeError
 from horizon.journal import JournalReader
 from horizon.records import Record
-from horizon.store.append import Entry
-from horizon.wire import Control, Frame, decode_record
+from horizon.store.append import Stretch
+from horizon.wire import Control, Frames, decode_record, decode_records
 
 MAX_RECORDS = 1000  # per transaction: larger ones only add latency
 MAX_BYTES = 1 << 20
@@ -65,35 +65,47 @@ class Batch:
     """Records of several runs in the order they were taken; one transaction."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.stretches: list[Stretch] = []
         self.runs: set[str] = set()
+        self.records = 0
         self._bytes = 0
 
     @property
     def full(self) -> bool:
-        return len(self.entries) >= MAX_RECORDS or self._bytes >= MAX_BYTES
+        return self.records >= MAX_RECORDS or self._bytes >= MAX_BYTES
 
-    def take(self, run: Run, frames: list[Frame], next_offset: int, *, from_journal: bool) -> bool:
+    def take(self, run: Run, frames: Frames, next_offset: int, *, from_journal: bool) -> bool:
         """Take the next frames of a run. Returns False, and takes nothing, when a message brought bytes that are no record.
 
         Only bytes read from the journal become dead letters: the same seq is then read from there (R17).
         """
-        entries: list[Entry] = []
-        for frame in frames:
-            if frame.seq <= run.committed:
-                continue
-            record: Record | None = None
-            problem: str | None = None
+        first_seq, payloads, size = frames
+        if first_seq <= run.committed:
+            payloads = payloads[run.committed + 1 - first_seq :]
+            first_seq = run.committed + 1
+        if payloads:
             try:
-                record = decode_record(frame.payload)
-            except DecodeError as error:
+                stretch = Stretch(run.run_id, run.strategy, first_seq, payloads, decode_records(payloads))
+            except DecodeError:
                 if not from_journal:
                     return False
-                problem = f"not a record: {error}"
-            entries.append(Entry(run.run_id, run.strategy, frame.seq, frame.payload, record, problem))
-            self._bytes += len(frame.payload)
-        self.entries += entries
-        if entries:
+                stretch = _singly(run, first_seq, payloads)
+            self.stretches.append(stretch)
+            self.records += len(payloads)
+            self._bytes += size
             self.runs.add(run.run_id)
-        run.taken, run.offset = frames[-1].seq, next_offset
+        run.taken, run.offset = frames.last_seq, next_offset
         return True
+
+
+def _singly(run: Run, first_seq: int, payloads: list[bytes]) -> Stretch:
+    """Records of which at least one is none: that one shall become a dead letter, and none of its neighbours."""
+    records: list[Record | None] = []
+    problems: dict[int, str] = {}
+    for seq, payload in enumerate(payloads, first_seq):
+        try:
+            records.append(decode_record(payload))
+        except DecodeError as error:
+            records.append(None)
+            problems[seq] = f"not a record: {error}"
+    return Stretch(run.run_id, run.strategy, first_seq, payloads, records, problems)

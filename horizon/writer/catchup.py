@@ -54,11 +54,11 @@ def read_missing(run: Run, batch: Batch) -> None:
     run.behind = True
     while run.gap is None and not batch.full:
         reading = run.journal.read(run.offset, run.taken + 1, dead=run.dead, max_bytes=MAX_BYTES // 4)
-        if reading.frames:
+        if reading.frames.payloads:
             batch.take(run, reading.frames, reading.next_offset, from_journal=True)
         if reading.damage is not None:
             _find_way_round(run, reading.damage)
-        elif not reading.frames:
+        elif not reading.frames.payloads:
             run.behind = False
             return
 
@@ -93,7 +93,7 @@ def remove(run: Run) -> None:
 
 def _rest(run: Run) -> bool:
     reading = run.journal.read(run.offset, run.taken + 1, dead=True, max_bytes=1)
-    return bool(reading.frames) or reading.damage is not None
+    return bool(reading.frames.payloads) or reading.damage is not None
 
 
 def _find_start(run: Run) -> None:

@@ -19,7 +19,7 @@ import zmq
 from horizon import wire
 from horizon.channel import Channel, Ready, Stop, WriterBeat
 from horizon.clock import Clock
-from horizon.errors import DecodeError, ForeignJournal, Halt, JournalCorrupt, StoreError, StoreStalled, WireError
+from horizon.errors import DecodeError, ForeignJournal, Halt, JournalCorrupt, StoreError, StoreStalled
 from horizon.failpoints import ACTIVE, reach
 from horizon.lifeline import Lifeline
 from horizon.locks import FileLock
@@ -132,7 +132,7 @@ class Writer:
     # ---- receive
 
     def _receive(self) -> None:
-        has_work = bool(self._batch.entries) or any(run.behind or run.dead for run in self._runs.values())
+        has_work = bool(self._batch.stretches) or any(run.behind or run.dead for run in self._runs.values())
         self._poller.poll(0 if has_work and not self._stalled else int(_LOOK_EVERY_S * 1000))
         self._hear_supervisor()
         for _ in range(_MESSAGES_A_ROUND):
@@ -185,13 +185,10 @@ class Writer:
         end = message.offset + len(message.frames)
         if not message.frames or self._stalled or run.gap is not None or end <= run.offset:
             return
-        try:
-            frames = wire.read_frames(message.frames, run.journal.salt)
-        except WireError:
-            self._drop("not_intact")
-            return
-        if frames[0].seq != run.taken + 1 or frames[-1].seq != run.taken + len(frames):
-            self._drop("out_of_order")
+        frames = wire.read_frames(message.frames, run.taken + 1, run.journal.salt)
+        if frames.size < len(message.frames):
+            stranger = wire.seq_of_frame(memoryview(message.frames), frames.size, run.journal.salt)
+            self._drop("not_intact" if stranger is None else "out_of_order")
         elif not self._batch.take(run, frames, end, from_journal=False):
             self._drop("not_a_record")
 
@@ -292,7 +289,7 @@ class Writer:
             return
         batch, self._batch = self._batch, Batch()
         try:
-            if batch.entries:
+            if batch.stretches:
                 self._append(batch)
             for run in list(self._runs.values()):
                 if run.gap is not None:
@@ -302,14 +299,14 @@ class Writer:
             self._obey()
             if self._controls is None and self._store is not None:
                 self._controls = self._store.controls()
-            self._probe_when_due(has_proved=bool(batch.entries))
+            self._probe_when_due(has_proved=bool(batch.stretches))
         except StoreStalled as error:
             self._stall(error)
             return
         except StoreError as error:
             self._refuse(str(error))
         # Cured is what stored something again, not what could be opened: else a full disk would be told cured ten times a second.
-        if self._stall_s and (batch.entries or all(run.journal.head_seq <= run.committed for run in self._runs.values())):
+        if self._stall_s and (batch.stretches or all(run.journal.head_seq <= run.committed for run in self._runs.values())):
             log.warning("resumed: %s can be written again", self._paths.database, extra={"action": "writer_resumed"})
             self._metrics.gauge("horizon_writer_stalled").set(0)
             self._stall_s = 0.0
@@ -326,13 +323,13 @@ class Writer:
         started = self._clock.monotonic()
         if ACTIVE:
             reach("writer.batch_taken")
-        outcome: Outcome = store.append(batch.entries)
+        outcome: Outcome = store.append(batch.stretches)
         if ACTIVE:
             reach("writer.committed")
         self._committed_at = self._clock.monotonic()
-        self._committed += len(batch.entries)
+        self._committed += batch.records
         self._metrics.histogram("horizon_commit_seconds").observe(self._committed_at - started)
-        self._metrics.histogram("horizon_batch_records").observe(len(batch.entries))
+        self._metrics.histogram("horizon_batch_records").observe(batch.records)
         for kind, count in outcome.rows.items():
             self._metrics.counter("horizon_records_committed_total").labels(kind).inc(count)
         if outcome.rows.get("risk_event"):

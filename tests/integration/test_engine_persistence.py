@@ -56,7 +56,7 @@ def _in_journal(engine: Engine) -> list[object]:
     with closing(JournalReader(Path(engine.journal_path))) as reader:
         first = reader.first_seq(reader.tail)
         assert first is not None
-        return [decode_record(frame.payload) for frame in reader.read(reader.tail, first, dead=False).frames]
+        return [decode_record(payload) for payload in reader.read(reader.tail, first, dead=False).frames.payloads]
 
 
 def test_the_engines_seven_methods_do_what_the_page_says(database: DatabasePaths) -> None:

@@ -33,12 +33,12 @@ def _read_all(path: Path) -> tuple[list[int], bool]:
     offset, expected, seqs, damaged = 0, 1, [], False
     while True:
         reading = reader.read(offset, expected, dead=True)
-        for frame in reading.frames:
-            assert decode_record(frame.payload) == RECORDS[frame.seq - 1]
-            seqs.append(frame.seq)
-        offset, expected = reading.next_offset, expected + len(reading.frames)
+        for seq, payload in enumerate(reading.frames.payloads, expected):
+            assert decode_record(payload) == RECORDS[seq - 1]
+            seqs.append(seq)
+        offset, expected = reading.next_offset, expected + len(reading.frames.payloads)
         if reading.damage is None:
-            if not reading.frames:
+            if not reading.frames.payloads:
                 return seqs, damaged
             continue
         damaged = True

@@ -6,15 +6,21 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
+from typing import cast
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_case import FixedClock, Run, fate_of_every_seq, fill, order_event, rows, snapshot
 
+from horizon.journal import JournalReader
 from horizon.paths import DatabasePaths
 from horizon.records import FillConflict, OrderStatus, PositionSnapshot, Record, RiskEvent, RiskEventType, RunEnded
-from horizon.store.append import Entry, Store
+from horizon.store.append import Store, Stretch
+from horizon.wire import Frames
+from horizon.writer.batch import Batch
+from horizon.writer.batch import Run as WriterRun
 
 TABLES = (
     "fills", "order_events", "position_snapshots", "risk_events", "strategy_runs", "run_cursors", "duplicates", "open_orders",
@@ -55,7 +61,7 @@ def test_any_cut_with_any_resends_and_restarts_gives_what_one_pass_gives(
         straight, winding = DatabasePaths.of(Path(folder) / "straight.db"), DatabasePaths.of(Path(folder) / "winding.db")
         store = Store(straight, clock=FixedClock())
         for entry in entries:
-            store.append([entry])
+            store.append(as_read([entry]))
         store.close()
 
         store = Store(winding, clock=FixedClock())
@@ -63,7 +69,7 @@ def test_any_cut_with_any_resends_and_restarts_gives_what_one_pass_gives(
         while done < len(entries):
             resent = data.draw(st.integers(0, done), label="resent from")
             done = data.draw(st.integers(done + 1, len(entries)), label="up to")
-            store.append(entries[resent:done])
+            store.append(as_read(entries[resent:done]))
             if data.draw(st.booleans(), label="restart"):
                 store.reopen()
         store.close()
@@ -93,10 +99,10 @@ def test_every_seq_of_every_run_ends_as_exactly_one_thing_in_the_order_recorded(
             fates = fate_of_every_seq(paths, run_id)
             assert all(len(fate) == 1 for fate in fates.values()), fates
             unseen = set(range(1, last + 1)) - set(fates)
-            taken = {entry.seq for entry in entries if entry.run_id == run_id and isinstance(entry.record, PositionSnapshot)}
+            taken = {one.first_seq for one in entries if one.run_id == run_id and isinstance(one.records[0], PositionSnapshot)}
             assert unseen <= taken
             assert len(unseen) == without_rows + refused
-            assert last == max(entry.seq for entry in entries if entry.run_id == run_id)
+            assert last == max(one.last_seq for one in entries if one.run_id == run_id)
         for table, order in (("fills", "rowid"), ("order_events", "id"), ("position_snapshots", "id")):
             for run_id, _ in RUNS:
                 seqs = rows(paths.database, f"SELECT seq FROM {table} WHERE run_id = '{run_id}' ORDER BY {order}")
@@ -105,9 +111,20 @@ def test_every_seq_of_every_run_ends_as_exactly_one_thing_in_the_order_recorded(
         assert numbers == list(range(1, len(numbers) + 1))
 
 
-def numbered(history: Sequence[tuple[int, Record | None]]) -> list[Entry]:
+def numbered(history: Sequence[tuple[int, Record | None]]) -> list[Stretch]:
     runs = [Run(run_id, strategy) for run_id, strategy in RUNS]
     return [*(run.start() for run in runs), *(runs[number].entry(record) for number, record in history)]
+
+
+def as_read(entries: Sequence[Stretch]) -> list[Stretch]:
+    """What the writer makes of their bytes: neighbours of one run are decoded together and stay together."""
+    batch = Batch()
+    for run_id, group in groupby(entries, key=lambda entry: entry.run_id):
+        neighbours = list(group)
+        run = WriterRun(run_id, dict(RUNS)[run_id], cast(JournalReader, None), committed=0, taken=0, offset=0)
+        frames = Frames(neighbours[0].first_seq, [entry.payloads[0] for entry in neighbours], size=0)
+        assert batch.take(run, frames, 0, from_journal=True)
+    return batch.stretches
 
 
 def content(paths: DatabasePaths, table: str) -> list[tuple[object, ...]]:

@@ -15,7 +15,7 @@ from horizon.journal import About, Journal, JournalReader
 from horizon.locks import FileLock
 from horizon.paths import DatabasePaths
 from horizon.records import PositionRow, PositionSnapshot, Side
-from horizon.store.append import Entry, Store
+from horizon.store.append import Store, Stretch
 from horizon.wire import FRAME_MAX_BYTES, decode_record
 from horizon.writer.batch import Batch, Run
 from horizon.writer.catchup import drained, open_run, read_missing
@@ -45,7 +45,7 @@ def record(journal: Journal, first: int, last: int) -> list[int]:
 
 
 def commit(store: Store, first: int, last: int) -> None:
-    store.append([Entry("run-1", "maker", seq, b"", fill(seq), None) for seq in range(first, last + 1)])
+    store.append([Stretch("run-1", "maker", seq, [b""], [fill(seq)]) for seq in range(first, last + 1)])
 
 
 def spoil(journal: Journal, start: int, end: int) -> None:
@@ -60,7 +60,7 @@ def read_all(run: Run) -> list[int]:
     while True:
         batch = Batch()
         read_missing(run, batch)
-        seqs += [entry.seq for entry in batch.entries]
+        seqs += [seq for stretch in batch.stretches for seq in stretch.seqs]
         run.advance()
         if run.gap is None:
             return seqs
@@ -171,7 +171,7 @@ def test_a_half_made_journal_is_made_anew_by_the_next_run(tmp_path: Path) -> Non
     journal = Journal(tmp_path / "run-2.journal", about, CAPACITY)
     journal.append(fill(1))
     reading = JournalReader(journal.path).read(0, 1, dead=True)
-    assert [decode_record(frame.payload) for frame in reading.frames] == [fill(1)]
+    assert [decode_record(payload) for payload in reading.frames.payloads] == [fill(1)]
     assert list(tmp_path.iterdir()) == [journal.path]
 
 
@@ -194,7 +194,7 @@ def test_a_reader_never_sees_a_seq_whose_frame_lies_behind_the_head(tmp_path: Pa
 
         def __setitem__(self, index: int, value: int) -> None:
             self.words[index] = value
-            seen.append((reader.head_seq, len(reader.read(0, 1, dead=False).frames)))
+            seen.append((reader.head_seq, len(reader.read(0, 1, dead=False).frames.payloads)))
 
     journal._words = Watched(journal._words)  # type: ignore[assignment]
     journal.append(fill(6))
@@ -209,6 +209,6 @@ def test_a_frame_of_the_largest_size_is_read_whatever_a_reading_may_take(tmp_pat
     for _ in range(7):
         journal.append(snapshot)
         reading = JournalReader(journal.path).read(journal.tail, journal.acked_seq + 1, dead=False, max_bytes=max_bytes)
-        assert [decode_record(frame.payload) for frame in reading.frames] == [snapshot]
-        assert len(reading.frames[0].payload) > FRAME_MAX_BYTES * 0.9
+        assert [decode_record(payload) for payload in reading.frames.payloads] == [snapshot]
+        assert len(reading.frames.payloads[0]) > FRAME_MAX_BYTES * 0.9
         journal.trim(journal.last_seq)

@@ -240,7 +240,7 @@ def test_a_value_that_the_schema_refuses_becomes_a_dead_letter_and_its_neighbour
 )
 def test_a_record_of_any_kind_that_cannot_be_stored_blocks_nobody(bad: RunStarted, store: Store, paths: DatabasePaths) -> None:
     run = Run()
-    entries = [run.entry(fill("f-1")), run.entry(fill("f-2"))._replace(record=bad), run.entry(fill("f-3"))]
+    entries = [run.entry(fill("f-1")), run.entry(fill("f-2"))._replace(records=[bad]), run.entry(fill("f-3"))]
     outcome = store.append(entries)
     assert outcome.rows == {"fill": 2, "unstorable": 1}
     assert fate_of_every_seq(paths, "run-1") == {1: ["fill"], 2: ["dead letter"], 3: ["fill"]}

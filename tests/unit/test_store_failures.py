@@ -154,7 +154,7 @@ def test_a_dead_letter_of_a_writer_that_was_killed_stays_one(store: Store, paths
 def test_dead_letters_that_cannot_be_written_hold_back_the_whole_batch(store: Store, paths: DatabasePaths) -> None:
     letters = store._dead_letters._connection
     letters.pragma("max_page_count", letters.pragma("page_count"))
-    entries = [Run().entry(None)._replace(payload=b"x" * 100_000)]
+    entries = [Run().entry(None)._replace(payloads=[b"x" * 100_000])]
     with pytest.raises(StoreStalled, match=r"no room left on the disk of .*dlq\.db"):
         store.append(entries)
     assert store.cursor("run-1") == 0

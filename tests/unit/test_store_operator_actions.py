@@ -349,7 +349,7 @@ def test_a_conflict_is_refused_and_the_sentence_says_what_a_person_can_do(store:
 
 def readable_after_all(run: Run, record: Record) -> Any:
     """A record that the version before this one could not read."""
-    return run.entry(record)._replace(record=None, problem="not a record: unknown tag")
+    return run.entry(record)._replace(records=[None], problems={run.seq: "not a record: unknown tag"})
 
 
 @pytest.mark.parametrize(

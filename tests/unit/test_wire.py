@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
+import msgspec
 import pytest
 from samples import fill, order_event
 
 from horizon import wire
 from horizon.errors import DecodeError, WireError
 from horizon.records import (
+    Fill,
     FillConflict,
+    OrderEvent,
     OrderStatus,
     PositionRow,
     PositionSnapshot,
@@ -33,14 +38,24 @@ RECORDS: list[Record] = [
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
 def test_a_record_survives_its_frame(record: Record) -> None:
-    (frame,) = wire.read_frames(wire.frame_of(record, 9, 77), 77)
-    assert frame.seq == 9
-    assert wire.decode_record(frame.payload) == record
+    data = wire.frame_of(record, 9, 77)
+    frames = wire.read_frames(data, 9, 77)
+    assert (frames.first_seq, frames.last_seq, frames.size) == (9, 9, len(data))
+    assert [wire.decode_record(payload) for payload in frames.payloads] == [record]
 
 
 def test_a_frame_with_another_runs_salt_is_not_read() -> None:
-    with pytest.raises(WireError, match="no intact frame at byte 0"):
-        wire.read_frames(wire.frame_of(fill(), 1, 77), 78)
+    data = wire.frame_of(fill(), 1, 77)
+    assert wire.read_frames(data, 1, 78) == wire.Frames(1, [], 0)
+    assert wire.seq_of_frame(memoryview(data), 0, 78) is None
+
+
+def test_frames_are_read_as_far_as_they_are_whole_and_in_order() -> None:
+    one, two, four = (wire.frame_of(fill(seq), seq, 77) for seq in (1, 2, 4))
+    assert wire.read_frames(one + two + four, 1, 77).size == len(one + two)
+    assert wire.read_frames(one + two[:-1], 1, 77).size == len(one)
+    assert wire.read_frames(two, 1, 77).size == 0
+    assert wire.seq_of_frame(memoryview(one + four), len(one), 77) == 4
 
 
 def test_a_record_larger_than_a_frame_is_refused() -> None:
@@ -88,10 +103,25 @@ def test_garbage_is_an_error_that_keeps_the_bytes(garbage: bytes) -> None:
 
 
 def test_a_decoded_record_is_checked_like_a_built_one() -> None:
-    (frame,) = wire.read_frames(wire.frame_of(fill(), 1, 0), 0)
-    import msgspec
-
-    values = msgspec.msgpack.decode(frame.payload)
+    values = msgspec.msgpack.decode(msgspec.msgpack.encode(fill()))
     values[6] = float("nan")
     with pytest.raises(DecodeError, match="price must be a finite number"):
         wire.decode_record(msgspec.msgpack.encode(values))
+
+
+def test_records_that_are_decoded_together_have_the_values_of_those_decoded_singly() -> None:
+    payloads = [msgspec.msgpack.encode(record) for record in RECORDS]
+    for record, values in zip(RECORDS, wire.decode_records(payloads), strict=True):
+        assert msgspec.structs.astuple(values) == msgspec.structs.astuple(record)
+
+
+@pytest.mark.parametrize("record", [fill(1), order_event(1)], ids=lambda record: type(record).__name__)
+def test_a_number_that_a_record_refuses_is_refused_among_many(record: Fill | OrderEvent) -> None:
+    names = ["tag", *record.__struct_fields__]
+    good = msgspec.msgpack.encode(record)
+    numbers = [name for name in names[1:] if type(getattr(record, name)) is float and name != "recorded_at"]
+    for name, bad in [*((name, value) for name in numbers for value in (math.nan, math.inf, -math.inf)), ("size", 0.0)]:
+        values = msgspec.msgpack.decode(good)
+        values[names.index(name)] = bad
+        with pytest.raises(DecodeError):
+            wire.decode_records([good, msgspec.msgpack.encode(values), good])
