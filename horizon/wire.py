@@ -177,21 +177,23 @@ def decode_record(payload: bytes) -> Record:
 def decode_records(payloads: Sequence[bytes]) -> list[Any]:
     """Decode many records at once: fills and order events as FillValues and OrderEventValues, all others as they are.
 
-    Raises: DecodeError when one of them is not a record or has a number that a record refuses; `decode_record` says which.
+    Raises: DecodeError when one of them is not a record or has a value that a record refuses; `decode_record` says which.
     """
     data = b"".join((_ARRAY_HEAD.pack(0xDD, len(payloads)), *payloads))
     records = _decode(_records_decoder, data)
     for record in records:
+        # What `__post_init__` refuses, in one look. NaN and infinity survive any sum; `decode_record` has the last word.
         kind = type(record)
-        # NaN and infinity survive any sum. Texts are not looked at again: whoever has the salt has made a record of them before.
         if kind is OrderEventValues:
             total = record.price + record.filled_size + record.remaining_size + record.created_at
+            has_ids = record.order_id and record.market_id
         elif kind is FillValues:
             total = record.price + record.fee + record.timestamp + record.multiplier
+            has_ids = record.fill_id and record.order_id and record.market_id
         else:
             continue
-        if not (math.isfinite(total) and 0.0 < record.size < math.inf):
-            raise DecodeError("a number that a record refuses", data)
+        if not (has_ids and math.isfinite(total) and 0.0 < record.size < math.inf):
+            raise DecodeError("a value that a record refuses", data)
     return records
 
 

@@ -116,12 +116,17 @@ def test_records_that_are_decoded_together_have_the_values_of_those_decoded_sing
 
 
 @pytest.mark.parametrize("record", [fill(1), order_event(1)], ids=lambda record: type(record).__name__)
-def test_a_number_that_a_record_refuses_is_refused_among_many(record: Fill | OrderEvent) -> None:
+def test_what_a_record_refuses_is_refused_among_many(record: Fill | OrderEvent) -> None:
     names = ["tag", *record.__struct_fields__]
     good = msgspec.msgpack.encode(record)
     numbers = [name for name in names[1:] if type(getattr(record, name)) is float and name != "recorded_at"]
-    for name, bad in [*((name, value) for name in numbers for value in (math.nan, math.inf, -math.inf)), ("size", 0.0)]:
+    ids = [name for name in ("fill_id", "order_id", "market_id") if name in names]
+    refused = [*((name, value) for name in numbers for value in (math.nan, math.inf, -math.inf)), *((name, "") for name in ids)]
+    for name, bad in [*refused, ("size", 0.0), ("side", "up")]:
         values = msgspec.msgpack.decode(good)
         values[names.index(name)] = bad
+        payload = msgspec.msgpack.encode(values)
         with pytest.raises(DecodeError):
-            wire.decode_records([good, msgspec.msgpack.encode(values), good])
+            wire.decode_record(payload)
+        with pytest.raises(DecodeError):
+            wire.decode_records([good, payload, good])
