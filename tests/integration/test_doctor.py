@@ -162,8 +162,8 @@ def test_journals_are_wrong_only_when_nobody_will_store_them(paths: DatabasePath
     lock = FileLock(paths.strategy_lock(run.strategy))
     assert lock.take()
     journal = Journal(paths.journal(run.run_id), About(database_id, run.run_id, run.strategy, "process", 1), 2 << 20)
-    journal.append(run.start().record)
-    journal.append(run.start().record)
+    journal.append(run.start().records[0])
+    journal.append(run.start().records[0])
     assert "1 journal of live runs" in only(examined(capsys), "journals", "ok")["sentence"]
 
     lock.release()
