@@ -23,8 +23,9 @@ help:
 	@echo 'make check    format, lint, types, unit and property tests: what to run before every commit'
 	@echo 'make format   let the formatter and the linter repair what they can'
 	@echo 'make chaos    kill everything 200 times and count what was lost (minutes)'
-	@echo 'make bench    measure this machine into bench/results/ (minutes)'
-	@echo 'make bench-long  memory under load, and a soak (hours; 30 GB of disk)'
+	@echo 'make bench    measure this machine into bench/ (20 minutes; needs 6 GB of free disk)'
+	@echo 'make bench-long  memory for ten minutes, and a soak of four hours (needs 30 GB of free disk)'
+	@echo 'make bench-smoke  has anything become twice as slow? (seconds)'
 
 run:
 	@sh .ci/environment "$(PYTHON)" .venv
@@ -64,23 +65,25 @@ format:
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-bench:
-	@sh .ci/environment "$(PYTHON)" .venv bench || sh .ci/environment "$(PYTHON)" .venv
-	.venv/bin/python -m bench record_cost
-	.venv/bin/python -m bench fill_to_commit
-	.venv/bin/python -m bench writer_throughput --workers 1,4,8 --seconds 4
-	.venv/bin/python -m bench alternatives --workers 4 --rate 1000,10000,max --seconds 2
-	.venv/bin/python -m bench recovery_time
-	.venv/bin/python -m bench restart_time
-	.venv/bin/python -m bench writer_kill_gap
-	.venv/bin/python -m bench writer_kill_timeline
-	.venv/bin/python -m bench supervisor_loop_lag
+# Items that need no hours, each with its own defaults; the tables and pictures of bench/README.md come out of it.
+BENCHMARKS := record_cost fill_to_commit writer_throughput alternatives recovery_time restart_time writer_kill_gap writer_kill_timeline \
+	supervisor_loop_lag memory
 
-# Ten minutes for memory, four hours for the soak; 30 GB of disk.
-bench-long:
+bench:
+	@test "$$(df -Pk bench | awk 'END {print $$4}')" -ge 6291456 || \
+		{ echo 'horizon: make bench needs 6 GB of free disk where bench/ lies' >&2; exit 2; }
 	@sh .ci/environment "$(PYTHON)" .venv bench || sh .ci/environment "$(PYTHON)" .venv
-	.venv/bin/python -m bench memory --workers 4 --rate 10000 --seconds 600 --durability power
-	.venv/bin/python -m bench soak --workers 4 --rate 5000 --seconds 14400 --durability power
+	@for name in $(BENCHMARKS); do echo "== $$name"; .venv/bin/python -m bench $$name || exit; done
+	@.venv/bin/python -m bench.table
+
+# Ten minutes for memory, four hours for the soak.
+bench-long:
+	@test "$$(df -Pk bench | awk 'END {print $$4}')" -ge 31457280 || \
+		{ echo 'horizon: make bench-long needs 30 GB of free disk where bench/ lies' >&2; exit 2; }
+	@sh .ci/environment "$(PYTHON)" .venv bench || sh .ci/environment "$(PYTHON)" .venv
+	.venv/bin/python -m bench memory --seconds 600
+	.venv/bin/python -m bench soak
+	@.venv/bin/python -m bench.table
 
 # 200 kills; CHAOS='--folder /mnt/disk --durability power' tries another disk, `.venv/bin/horizon chaos --help` says what else.
 chaos:

@@ -27,4 +27,4 @@ class Measured(NamedTuple):
 
 
 def rate_name(rate: float) -> str:
-    return "max" if rate == MAX else f"{rate:g}"
+    return "max" if rate == MAX else f"{rate:.15g}"

@@ -23,7 +23,7 @@ from typing import Any
 from bench.open_loop import quantiles
 from bench.options import MAX, Measured, Options, Row, Series
 from bench.supervised import TRADER, supervised
-from bench.sustained import Load, Window, look, look_at_files
+from bench.sustained import Window, loaded, look, look_at_files
 from horizon.store.connection import open_reader
 
 _LOOKS = 200
@@ -46,23 +46,23 @@ def measure(folder: Path, options: Options) -> Measured:
             pid = running.process_of(name).pid
             assert pid is not None
             pids[name] = pid
-        load = Load(place, running.paths, workers, rate, durability, window_s)
-        windows: list[Window] = []
-        began = look_at = time.monotonic()
-        while (now := time.monotonic()) < began + seconds:
-            if now >= look_at:
-                look_at += window_s
-                minutes = (now - began) / 60
-                for name, pid in pids.items():
-                    seen = look(pid)
-                    _add(series, f"{name}|private MiB", minutes, seen.private_mib)
-                    _add(series, f"{name}|open files", minutes, seen.files)
-                files = look_at_files(running.paths)
-                _add(series, "WAL|MiB", minutes, files.wal_mib)
-                _add(series, "journals|unacknowledged KiB", minutes, files.unacked_kib)
-            windows += load.windows(max(0.0, min(look_at, began + seconds) - time.monotonic()))
-            windows = _add_latencies(series, windows, workers, window_s)
-        _add_latencies(series, windows + load.stop(), workers, window_s)
+        with loaded(place, running.paths, workers, rate, durability, window_s) as load:
+            windows: list[Window] = []
+            began = look_at = time.monotonic()
+            while (now := time.monotonic()) < began + seconds:
+                if now >= look_at:
+                    look_at += window_s
+                    minutes = (now - began) / 60
+                    for name, pid in pids.items():
+                        seen = look(pid)
+                        _add(series, f"{name}|private MiB", minutes, seen.private_mib)
+                        _add(series, f"{name}|open files", minutes, seen.files)
+                    files = look_at_files(running.paths)
+                    _add(series, "WAL|MiB", minutes, files.wal_mib)
+                    _add(series, "journals|unacknowledged KiB", minutes, files.unacked_kib)
+                windows += load.windows(max(0.0, min(look_at, began + seconds) - time.monotonic()))
+                windows = _add_latencies(series, windows, workers, window_s)
+            _add_latencies(series, windows + load.stop(), workers, window_s)
         with closing(open_reader(running.paths.database)) as database:
             stored: Any = database.execute(
                 "SELECT coalesce(sum(fills + order_events), 0) FROM run_cursors WHERE strategy LIKE 'load-%'"

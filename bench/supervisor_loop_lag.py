@@ -17,7 +17,6 @@ are busy with fifty interpreters a turn also waits for a core.
 from __future__ import annotations
 
 import socket
-import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ import msgspec
 import psutil
 
 from bench.options import Options, Row
+from bench.repeats import spread
 from bench.supervised import Supervised, supervised
 from horizon.control import PROTOCOL, Envelope, Status, connect
 
@@ -92,10 +92,8 @@ def _row(what: str, running: Supervised, seconds: float, settle_s: float = _SETT
     return {
         "strategies": _STRATEGIES,
         "what": what,
-        "lag_ms": round(statistics.median(lags_ms), 2),
-        "lag_worst_ms": round(max(lags_ms), 2),
-        "answer_ms": round(statistics.median(answers_ms), 2),
-        "answer_worst_ms": round(max(answers_ms), 2),
+        **spread("lag_ms", lags_ms, 2),
+        **spread("answer_ms", answers_ms, 2),
         "cpu": round(process.cpu_percent() / 100, 3),
     }
 

@@ -9,35 +9,36 @@ import random
 import signal
 import time
 from array import array
-from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import psutil
 
 from bench.events import endless
-from bench.open_loop import wait_until
+from bench.open_loop import Alarm
+from bench.paced import Listener
+from bench.together import without_interrupts
 from horizon.errors import JournalError
 from horizon.journal import JournalReader
 from horizon.lifeline import die_with_parent
 from horizon.paths import DatabasePaths
-from horizon.recorder import Recorder
 from horizon.records import RunStarted
 
 _TIMEOUT_S = 120.0
-_LOOK_EVERY_S = 5e-4
+_ROOM_EVERY_S = 1e-3
+_CYCLE_MAX = 250
 _MIB = 2**20
 
 
 class Window(NamedTuple):
-    """What one worker saw in one stretch of time; times count from an event's intended moment."""
+    """What one worker saw in one stretch of time; times count from an event's intended moment (bench/paced.py)."""
 
     number: int
-    recorded_us: array[float]  # until `record` and `ship` had returned
+    recorded_us: array[float]  # until its cycle had shipped it
     committed_ms: array[float]  # until the ack was heard
 
 
@@ -57,7 +58,8 @@ class Load:
             result, theirs = context.Pipe(duplex=False)
             arguments = (paths, f"load-{number}", rate / workers, durability, window_s, number, flag, together, theirs)
             process = context.Process(target=_work, args=arguments)
-            process.start()
+            with without_interrupts():
+                process.start()
             theirs.close()
             self._processes.append(process)
             self._results.append(result)
@@ -78,23 +80,30 @@ class Load:
         return found
 
     def stop(self) -> list[Window]:
-        """Let everything be acknowledged. Returns what had not come in yet."""
+        """Let everything be acknowledged. Returns what had not come in yet; a second time, nothing."""
         self._flag[0] = 1
         rest = []
-        for result in self._results:
+        while self._results:
+            result = self._results.pop()
             while isinstance(message := result.recv(), Window):
                 rest.append(message)
             self.recorded += message
         for process in self._processes:
             process.join()
-        self._flag.release()
         return rest
+
+    def kill(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.join()
+        self._flag.release()
 
 
 class Process(NamedTuple):
     """One look at one process."""
 
     rss_mib: float  # with what it shares: mapped files count, and those grow with the database
+    pss_mib: float  # the same, what is shared divided by those who share it
     private_mib: float  # what would be free if it ended
     files: int
 
@@ -102,7 +111,7 @@ class Process(NamedTuple):
 def look(pid: int) -> Process:
     process = psutil.Process(pid)
     memory = process.memory_full_info()
-    return Process(memory.rss / _MIB, memory.uss / _MIB, process.num_fds())
+    return Process(memory.rss / _MIB, memory.pss / _MIB, memory.uss / _MIB, process.num_fds())
 
 
 class Files(NamedTuple):
@@ -123,11 +132,13 @@ def look_at_files(paths: DatabasePaths) -> Files:
 
 @contextmanager
 def loaded(folder: Path, paths: DatabasePaths, workers: int, rate: float, durability: str, window_s: float) -> Iterator[Load]:
+    """Its workers are killed when the block fails; else the block, or its end, stops them."""
     load = Load(folder, paths, workers, rate, durability, window_s)
     try:
         yield load
-    finally:
         load.stop()
+    finally:
+        load.kill()
 
 
 # ---- in a worker's process
@@ -146,47 +157,46 @@ def _work(
 ) -> None:
     die_with_parent(signal.SIGKILL)
     stop = _flag(flag)
-    recorder = Recorder.open(paths, name, durability=durability, may_start_writer=False)
+    recorder = cast(Listener, Listener.open(paths, name, durability=durability, may_start_writer=False))
     recorder.record(RunStarted(name, "bench", time.time()))
     recorder.flush(_TIMEOUT_S)
     gc.collect()
     gc.freeze()
     together.wait(_TIMEOUT_S)
     before = recorder.last_seq
-    chance = random.Random(seed)
-    waiting: deque[float] = deque()
-    began = due = time.monotonic()
-    window = Window(0, array("d"), array("d"))
-    for event in endless(recorder.run_id):
-        due += chance.expovariate(rate)
-        while (left := due - time.monotonic()) > _LOOK_EVERY_S:
-            time.sleep(min(left - _LOOK_EVERY_S / 2, _LOOK_EVERY_S) if waiting else left - _LOOK_EVERY_S / 2)
-            _hear(recorder, waiting, window)
-        wait_until(due)
-        if stop[0]:
-            break
-        if due - began >= (window.number + 1) * window_s:
-            result.send(window)
-            window = Window(int((due - began) / window_s), array("d"), array("d"))
-        recorder.begin_cycle()
-        recorder.record(event)
-        recorder.ship()
-        window.recorded_us.append((time.monotonic() - due) * 1e6)
-        waiting.append(due)
-        _hear(recorder, waiting, window)
+    stream, chance = endless(recorder.run_id), random.Random(seed)
+    began = time.monotonic()
+    due = began + chance.expovariate(rate)
+    window = Window(0, array("d"), recorder.committed_ms)
+    with closing(Alarm()) as alarm:
+        while not stop[0]:
+            if (left := due - time.monotonic()) > 0:
+                alarm.set(due)
+                recorder.wait(left, (alarm,))
+                continue
+            if not recorder.room_for_orders():
+                recorder.wait(_ROOM_EVERY_S)
+                continue
+            if due - began >= (window.number + 1) * window_s:
+                result.send(window)
+                recorder.committed_ms = array("d")
+                window = Window(int((due - began) / window_s), array("d"), recorder.committed_ms)
+            cycle: list[float] = []
+            recorder.begin_cycle()
+            while due <= time.monotonic() and len(cycle) < _CYCLE_MAX:  # what is due goes into one cycle
+                recorder.record(next(stream))
+                cycle.append(due)
+                due += chance.expovariate(rate)
+            recorder.ship()
+            shipped = time.monotonic()
+            window.recorded_us.extend([(shipped - moment) * 1e6 for moment in cycle])
+            recorder.waiting.extend(cycle)
+            recorder.hear()
     recorder.flush(_TIMEOUT_S)
-    _hear(recorder, waiting, window)
     result.send(window)
     result.send(recorder.last_seq - before)
     recorder.close()
     stop.release()
-
-
-def _hear(recorder: Recorder, waiting: deque[float], window: Window) -> None:
-    recorder.hear()
-    now = time.monotonic()
-    while len(waiting) > recorder.unacked:
-        window.committed_ms.append((now - waiting.popleft()) * 1000)
 
 
 def _flag(path: Path) -> memoryview[int]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import signal
-import statistics
 import time
 from contextlib import closing
 from pathlib import Path
@@ -23,11 +22,11 @@ from typing import Any, NamedTuple
 import apsw
 
 from bench.options import Options, Row
+from bench.repeats import spread
 from bench.supervised import TRADER, supervised, wait_for
 from horizon.store.connection import open_reader
 
 _STRATEGIES = 4
-_KILLS = 5
 
 
 class Gap(NamedTuple):
@@ -39,15 +38,17 @@ class Gap(NamedTuple):
 
 
 def measure(folder: Path, options: Options) -> list[Row]:
-    return [_row(folder, durability) for durability in options.durabilities]
+    gaps: dict[str, list[Gap]] = {durability: [] for durability in options.durabilities}
+    for repeat in range(options.repeats):
+        for durability, found in gaps.items():
+            found.append(_kill(folder / f"{durability}-{repeat}", durability))
+    return [_row(durability, found) for durability, found in gaps.items()]
 
 
-def _row(folder: Path, durability: str) -> Row:
-    gaps = [_kill(folder / f"{durability}-{number}", durability) for number in range(_KILLS)]
-    row: Row = {"durability": durability, "strategies": _STRATEGIES, "kills": _KILLS}
-    for name in ("noticed", "ready", "first_commit"):
-        values = [getattr(gap, name) for gap in gaps]
-        row |= {f"{name}_ms": round(statistics.median(values), 1), f"{name}_worst_ms": round(max(values), 1)}
+def _row(durability: str, gaps: list[Gap]) -> Row:
+    row: Row = {"durability": durability, "strategies": _STRATEGIES, "kills": len(gaps)}
+    for name in Gap._fields:
+        row |= spread(f"{name}_ms", [getattr(gap, name) for gap in gaps], 1)
     return row
 
 

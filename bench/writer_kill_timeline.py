@@ -43,8 +43,11 @@ class _Look(NamedTuple):
 def measure(folder: Path, options: Options) -> Measured:
     rows: list[Row] = []
     series: Series = {}
-    for durability in options.durabilities:
-        kills = [_kill(folder / f"{durability}-{repeat}", durability) for repeat in range(options.repeats)]
+    kills_of: dict[str, list[list[_Look]]] = {durability: [] for durability in options.durabilities}
+    for repeat in range(options.repeats):
+        for durability, found in kills_of.items():
+            found.append(_kill(folder / f"{durability}-{repeat}", durability))
+    for durability, kills in kills_of.items():
         standstills = [_standstill(looks) for looks in kills]
         row: Row = {"durability": durability, "strategies": _STRATEGIES, "kills": len(kills)}
         row |= spread("standstill_ms", [until.at_ms - since.at_ms for since, until in standstills], 1)

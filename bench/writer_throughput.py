@@ -1,29 +1,29 @@
 """How many events a second does the writer commit when its strategies never stop, and what would SQLite take at most?
 
-Models W strategies on one database that record one fill to three order events as fast as their journals take them. The first quarter of
-a row only fills the journals; `per_s` is what was acknowledged in the rest, while every strategy still recorded. `waiting` is the share of
-that time in which a strategy waited for room in its journal: where it is small, the figure is the strategies' and not the writer's.
-Every run is counted: what was recorded must be in the database, or there is no row.
+Models W strategies on one database that record one fill to three order events as fast as their journals take them, in cycles of 64. The
+first third of a row fills the journals and is not counted; `per_s` is what was acknowledged in the rest, while every strategy still
+recorded. `waiting` is the share of that time in which a strategy waited for room in its journal: where it is small, the figure is the
+strategies' and not the writer's. Strategies and writer share the cores, so `cpu_us` is said too: the processor time of the writer, all its
+threads, for one event. It says what the writer could do with a core of its own, whoever else is on the machine; `cpu_of_c` is that of C
+divided by it. Every run is counted: what was recorded must be in the database, or there is no row.
 
 What it is compared with, in the same run, one after the other in each repeat, on fresh databases that the product made, with its
-statements and its pragmas, in transactions of 1,000 events, checkpoints included:
+statements and its pragmas, in transactions of 1,000 events, with checkpoints, and a last one before the clock is stopped:
 
 - `C, all`: ceiling.c, prepared statements; with what the writer keeps beside the rows (open orders, cursor). The ceiling.
 - `C, rows only`: the same without these.
 - `apsw executemany`, `sqlite3 executemany`: rows only, as tuples that were made before.
-- `Store.append`: the writer's own commit, with decoded records that were made before: no journal, no socket, no decoding.
+- `Store.append`: the writer's own commit, with records that were decoded before: no journal, no socket.
+- `journal to Store.append`: what the writer does for an event, without sockets and strategies: read a journal, check, decode, commit.
 
-C and the sqlite3 module use the system's SQLite, apsw brings its own: `sqlite` says which. `of_c` is the median of the ratios within
-each repeat.
+C and the sqlite3 module use the system's SQLite, apsw brings its own: `sqlite` says which. Ratios are medians of those within each repeat.
 """
 
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import time
@@ -31,33 +31,37 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import chain, islice, pairwise
-from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import apsw
+import msgspec
+import psutil
 from msgspec.structs import astuple
 
 from bench.events import endless, mixed
 from bench.machine import sync_cost_us
 from bench.options import Options, Row
 from bench.repeats import paired_ratio, spread
-from bench.writer import wait_for_writer_to_leave, writer_pid
+from bench.together import Begin, run_together
+from bench.writer import cpu_s, end_writer, private_writer, writer_pid
 from horizon.ids import new_run_id
-from horizon.lifeline import die_with_parent
+from horizon.journal import About, Journal
 from horizon.paths import DatabasePaths
 from horizon.recorder import Recorder
 from horizon.records import Fill, OrderEvent, RunStarted
 from horizon.store.append import Store, Stretch
 from horizon.store.connection import connect
 from horizon.store.sql import QUERIES
-from horizon.writer.batch import MAX_RECORDS
+from horizon.wire import decode_records
+from horizon.writer.batch import MAX_RECORDS, Batch
+from horizon.writer.catchup import open_run, read_missing
 
-_EVENTS = 400_000  # of a comparison: some 200 MB of WAL, a hundred checkpoints
-_PREMADE = 400_000  # records of a row that are made before the clock starts: making one costs as much as recording it
+_EVENTS = 240_000  # of a comparison: some 120 MB of WAL, dozens of checkpoints
+_EVENT_MAX_BYTES = 400  # in a journal
+_PREMADE = 800_000  # records of a row that are made before the clock starts: making one costs more than recording it
 _CYCLE = 64  # events that a strategy records in one cycle
-_RAMP = 0.25  # share of a row that is not counted
+_RAMP = 1 / 3  # share of a row that is not counted
 _LOOK_EVERY_S = 1e-3
 _SAMPLE_EVERY_S = 0.02
 _TIMEOUT_S = 300.0
@@ -68,30 +72,46 @@ _CEILING = "C, all"
 
 class _Rate(NamedTuple):
     per_s: float
+    cpu_us: float  # processor time for one event, of the process that commits
     events: int
     sqlite: str = apsw.sqlite_lib_version()
     waiting: float = 0.0
 
 
+class _Stream(NamedTuple):
+    """The same events for all that are compared, made before any clock starts."""
+
+    run_id: str
+    records: list[Fill | OrderEvent]
+    fills: list[tuple[Any, ...]]  # as rows
+    order_events: list[tuple[Any, ...]]
+
+
 def measure(folder: Path, options: Options) -> list[Row]:
     compiled = _compiled_ceiling(folder)
-    return [row for durability in options.durabilities for row in _rows(folder, options, durability, compiled)]
+    stream = _stream()
+    gc.collect()
+    gc.freeze()
+    return [row for durability in options.durabilities for row in _rows(folder, options, durability, compiled, stream)]
 
 
-def _rows(folder: Path, options: Options, durability: str, compiled: Path | None) -> list[Row]:
+def _rows(folder: Path, options: Options, durability: str, compiled: Path | None, stream: _Stream) -> list[Row]:
     ways: dict[str, Callable[[DatabasePaths], _Rate]] = {}
     if compiled is not None:
-        ways[_CEILING] = lambda paths: _in_c(compiled, paths, durability, everything=True)
-        ways["C, rows only"] = lambda paths: _in_c(compiled, paths, durability, everything=False)
-    ways["apsw executemany"] = lambda paths: _by_executemany(_apsw_executor(paths, durability))
-    ways["sqlite3 executemany"] = lambda paths: _by_executemany(_sqlite3_executor(paths, durability))
-    ways["Store.append"] = lambda paths: _by_store(paths, durability)
+        ways[_CEILING] = partial(_in_c, compiled, durability, True)
+        ways["C, rows only"] = partial(_in_c, compiled, durability, False)
+    ways["apsw executemany"] = partial(_by_executemany, _apsw_executor, durability, stream)
+    ways["sqlite3 executemany"] = partial(_by_executemany, _sqlite3_executor, durability, stream)
+    ways["Store.append"] = partial(_by_store, durability, stream)
+    ways["journal to Store.append"] = partial(_by_journal, durability, stream)
     for workers in options.workers:
-        ways[f"Horizon, {workers} workers"] = partial(_by_writer, workers=workers, seconds=options.seconds, durability=durability)
+        ways[f"Horizon, {workers} strateg{'y' if workers == 1 else 'ies'}"] = partial(
+            _by_writer, durability, workers, options.seconds
+        )
     measured: dict[str, list[_Rate]] = {name: [] for name in ways}
-    syncs_us = []
+    syncs: list[dict[str, float]] = []
     for repeat in range(options.repeats):
-        syncs_us.append(sync_cost_us(folder)["p50"])
+        syncs.append(sync_cost_us(folder))
         for name, way in ways.items():
             place = folder / f"{durability}-{repeat}"
             place.mkdir()
@@ -99,20 +119,33 @@ def _rows(folder: Path, options: Options, durability: str, compiled: Path | None
             Store(paths, durability).close()
             measured[name].append(way(paths))
             shutil.rmtree(place)
-    ceiling = [one.per_s for one in measured.get(_CEILING, [])]
-    return [
-        {
-            "durability": durability,
-            "way": name,
-            "sqlite": rates[0].sqlite,
-            "events": sum(one.events for one in rates),
-            **spread("per_s", [one.per_s for one in rates]),
-            "of_c": paired_ratio([one.per_s for one in rates], ceiling) if ceiling else "-",
-            "waiting": round(max(one.waiting for one in rates), 2),
-            **spread("fdatasync_us", syncs_us),
-        }
-        for name, rates in measured.items()
-    ]
+    ceiling = measured.get(_CEILING, [])
+    disk = spread("fdatasync_us", [one["p50"] for one in syncs]) | {"fdatasync_p99_us": max(one["p99"] for one in syncs)}
+    return [{"durability": durability, "way": name, **_row(rates, ceiling), **disk} for name, rates in measured.items()]
+
+
+def _row(rates: Sequence[_Rate], ceiling: Sequence[_Rate]) -> Row:
+    return {
+        "sqlite": rates[0].sqlite,
+        "events": sum(one.events for one in rates),
+        **spread("per_s", [one.per_s for one in rates]),
+        "of_c": paired_ratio([one.per_s for one in rates], [one.per_s for one in ceiling]) if ceiling else "-",
+        **spread("cpu_us", [one.cpu_us for one in rates], 2),
+        "cpu_of_c": paired_ratio([one.cpu_us for one in ceiling], [one.cpu_us for one in rates]) if ceiling else "-",
+        "waiting": round(max(one.waiting for one in rates), 2),
+    }
+
+
+def _stream() -> _Stream:
+    run_id = new_run_id()
+    stream = _Stream(run_id, mixed(run_id, _EVENTS), [], [])
+    for seq, record in enumerate(stream.records, start=1):
+        row = tuple(getattr(value, "value", value) for value in astuple(record))
+        if isinstance(record, Fill):
+            stream.fills.append((*row, record.timestamp, "bench", run_id, seq, len(stream.fills) + 1))
+        else:
+            stream.order_events.append((*row, "bench", run_id, seq))
+    return stream
 
 
 # ---- the ceiling
@@ -132,40 +165,43 @@ def _compiled_ceiling(folder: Path) -> Path | None:
     return program
 
 
-def _in_c(program: Path, paths: DatabasePaths, durability: str, *, everything: bool) -> _Rate:
+def _in_c(program: Path, durability: str, everything: bool, paths: DatabasePaths) -> _Rate:
     with closing(connect(paths.database, durability)) as connection:
         pragmas = "".join(f"PRAGMA {name} = {connection.pragma(name)};" for name in _PRAGMAS)
     statements = [QUERIES[name] for name in _STATEMENTS]
-    command: list[str] = [
-        str(program),
-        str(paths.database),
-        str(_EVENTS),
-        str(MAX_RECORDS),
-        str(int(everything)),
-        pragmas,
-        *statements,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
+    counts = [str(_EVENTS), str(MAX_RECORDS), str(int(everything))]
+    done = subprocess.run([program, paths.database, *counts, pragmas, *statements], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr.strip())
     _check_count(paths, _EVENTS)
-    took_s, version = done.stdout.split()
-    return _Rate(_EVENTS / float(took_s), _EVENTS, version)
+    took_s, used_s, version = done.stdout.split()
+    return _Rate(_EVENTS / float(took_s), float(used_s) / _EVENTS * 1e6, _EVENTS, version)
 
 
 # ---- from Python
 
 
+class _Clock:
+    """Wall and processor time since it was made, for so many events."""
+
+    def __init__(self) -> None:
+        self._began, self._used = time.perf_counter(), time.process_time()
+
+    def rate(self, paths: DatabasePaths, version: str) -> _Rate:
+        took_s, used_s = time.perf_counter() - self._began, time.process_time() - self._used
+        _check_count(paths, _EVENTS)
+        return _Rate(_EVENTS / took_s, used_s / _EVENTS * 1e6, _EVENTS, version)
+
+
 class _Executor(NamedTuple):
     connection: apsw.Connection | sqlite3.Connection
-    paths: DatabasePaths
     sqlite: str
 
 
 def _apsw_executor(paths: DatabasePaths, durability: str) -> _Executor:
     connection = connect(paths.database, durability)
     connection.wal_autocheckpoint(1000)  # SQLite's own, whatever the writer does instead
-    return _Executor(connection, paths, apsw.sqlite_lib_version())
+    return _Executor(connection, apsw.sqlite_lib_version())
 
 
 def _sqlite3_executor(paths: DatabasePaths, durability: str) -> _Executor:
@@ -174,44 +210,58 @@ def _sqlite3_executor(paths: DatabasePaths, durability: str) -> _Executor:
     connection = sqlite3.connect(paths.database, isolation_level=None)
     for name, value in values.items():
         connection.execute(f"PRAGMA {name} = {value}")
-    return _Executor(connection, paths, sqlite3.sqlite_version)
+    return _Executor(connection, sqlite3.sqlite_version)
 
 
-def _by_executemany(executor: _Executor) -> _Rate:
-    connection, paths, version = executor
-    run_id = new_run_id()
-    fills: list[tuple[Any, ...]] = []
-    events: list[tuple[Any, ...]] = []
-    for seq, record in enumerate(mixed(run_id, _EVENTS), start=1):
-        row = tuple(getattr(value, "value", value) for value in astuple(record))
-        if isinstance(record, Fill):
-            fills.append((*row, record.timestamp, "bench", run_id, seq, len(fills) + 1))
-        else:
-            events.append((*row, "bench", run_id, seq))
+def _by_executemany(
+    opened: Callable[[DatabasePaths, str], _Executor], durability: str, stream: _Stream, paths: DatabasePaths
+) -> _Rate:
+    connection, version = opened(paths, durability)
     fills_a_batch = MAX_RECORDS // 4
     with closing(connection):
-        began = time.perf_counter()
-        for at in range(0, len(fills), fills_a_batch):
+        clock = _Clock()
+        for at in range(0, len(stream.fills), fills_a_batch):
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(QUERIES["insert_fill"], fills[at : at + fills_a_batch])
-            connection.executemany(QUERIES["insert_order_event"], events[3 * at : 3 * (at + fills_a_batch)])
+            connection.executemany(QUERIES["insert_fill"], stream.fills[at : at + fills_a_batch])
+            connection.executemany(QUERIES["insert_order_event"], stream.order_events[3 * at : 3 * (at + fills_a_batch)])
             connection.execute("COMMIT")
-        took_s = time.perf_counter() - began
-    _check_count(paths, _EVENTS)
-    return _Rate(_EVENTS / took_s, _EVENTS, version)
+        connection.execute("PRAGMA wal_checkpoint")
+        return clock.rate(paths, version)
 
 
-def _by_store(paths: DatabasePaths, durability: str) -> _Rate:
-    run_id = new_run_id()
-    records = mixed(run_id, _EVENTS)
+def _by_store(durability: str, stream: _Stream, paths: DatabasePaths) -> _Rate:
+    payloads = [msgspec.msgpack.encode(record) for record in stream.records]
+    stretches = []
+    for at in range(0, _EVENTS, MAX_RECORDS):
+        part = payloads[at : at + MAX_RECORDS]
+        stretches.append(Stretch(stream.run_id, "bench", at + 1, part, decode_records(part)))
     with closing(Store(paths, durability)) as store:
-        began = time.perf_counter()
-        for at in range(0, _EVENTS, MAX_RECORDS):
-            batch = records[at : at + MAX_RECORDS]
-            store.append([Stretch(run_id, "bench", at + 1, [b""] * len(batch), batch)])
-        took_s = time.perf_counter() - began
-    _check_count(paths, _EVENTS)
-    return _Rate(_EVENTS / took_s, _EVENTS)
+        clock = _Clock()
+        for stretch in stretches:
+            store.append([stretch])
+        store.checkpoint()
+        return clock.rate(paths, apsw.sqlite_lib_version())
+
+
+def _by_journal(durability: str, stream: _Stream, paths: DatabasePaths) -> _Rate:
+    with closing(Store(paths, durability)) as store:
+        about = About(store.database_id, stream.run_id, "bench", durability, os.getpid())
+        path = paths.journal(stream.run_id)
+        with closing(Journal(path, about, _EVENTS * _EVENT_MAX_BYTES)) as journal:
+            for record in stream.records:
+                journal.append(record)
+        os.sync()  # as large as it is here, it must not be written out while the clock runs
+        run = open_run(path, store)
+        clock = _Clock()
+        while run.committed < _EVENTS:
+            batch = Batch()
+            read_missing(run, batch)
+            store.append(batch.stretches)
+            run.advance()
+        store.checkpoint()
+        rate = clock.rate(paths, apsw.sqlite_lib_version())
+        run.journal.close()
+    return rate
 
 
 # ---- the product
@@ -221,67 +271,52 @@ class _Seen(NamedTuple):
     """What one strategy saw."""
 
     began: float  # monotonic seconds, one clock for all processes
-    acked: list[tuple[float, int]]  # when, how many events so far
+    acked: list[tuple[float, float]]  # when, how many events so far
     recorded: int
     waiting_s: float
 
 
-def _by_writer(paths: DatabasePaths, workers: int, seconds: float, durability: str) -> _Rate:
-    seen = _run_strategies(paths, workers, seconds, durability)
-    os.kill(writer_pid(paths), signal.SIGTERM)  # a private one would wait for more
-    wait_for_writer_to_leave(paths)
+def _by_writer(durability: str, workers: int, seconds: float, paths: DatabasePaths) -> _Rate:
+    used: list[tuple[float, float]] = []  # when, the writer's processor time so far
+    with private_writer(paths, durability):
+        writer = psutil.Process(writer_pid(paths))
+        arguments = [(paths, f"s{number}", durability, seconds, _PREMADE // workers) for number in range(workers)]
+        seen: list[_Seen] = run_together(_strategy, arguments, lambda: used.append((time.monotonic(), cpu_s(writer))))
+    end_writer(paths)
     recorded = sum(one.recorded for one in seen)
     _check_count(paths, recorded)
     since = max(one.began for one in seen) + _RAMP * seconds
     until = min(one.began for one in seen) + seconds
-    acked = sum(_acked_at(one.acked, until) - _acked_at(one.acked, since) for one in seen)
+    acked = sum(_at(one.acked, until) - _at(one.acked, since) for one in seen)
+    used_s = _at(used, until) - _at(used, since)
     waiting = sum(one.waiting_s for one in seen) / (workers * seconds)
-    return _Rate(acked / (until - since), recorded, waiting=waiting)
+    return _Rate(acked / (until - since), used_s / acked * 1e6, recorded, waiting=waiting)
 
 
-def _run_strategies(paths: DatabasePaths, workers: int, seconds: float, durability: str) -> list[_Seen]:
-    context = multiprocessing.get_context("spawn")
-    together = context.Barrier(workers)
-    processes, results = [], []
-    for number in range(workers):
-        result, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_strategy, args=(paths, f"s{number}", seconds, durability, together, theirs))
-        process.start()
-        theirs.close()
-        processes.append(process)
-        results.append(result)
-    seen = [result.recv() for result in results]
-    for process in processes:
-        process.join()
-    return seen
-
-
-def _strategy(paths: DatabasePaths, name: str, seconds: float, durability: str, together: Barrier, result: Connection) -> None:
+def _strategy(begin: Begin, paths: DatabasePaths, name: str, durability: str, seconds: float, premade: int) -> _Seen:
     """One strategy's process."""
-    die_with_parent(signal.SIGKILL)
-    recorder = Recorder.open(paths, name, durability=durability)
+    recorder = Recorder.open(paths, name, durability=durability, may_start_writer=False)
     # The writer meets a run with its first record, which takes up to 0.1 s: a start's cost.
     recorder.record(RunStarted(name, "bench", time.time()))
     recorder.flush(_TIMEOUT_S)
     stream = endless(recorder.run_id)
-    premade = list(islice(stream, _PREMADE // together.parties))
-    gc.collect()
-    gc.freeze()
-    together.wait(_TIMEOUT_S)
-    result.send(_at_full_speed(recorder, chain(premade, stream), seconds))
+    made = list(islice(stream, premade))
+    begin()
+    seen = _at_full_speed(recorder, chain(made, stream), seconds)
     recorder.close()
+    return seen
 
 
 def _at_full_speed(recorder: Recorder, stream: Iterator[Fill | OrderEvent], seconds: float) -> _Seen:
     before = recorder.committed_seq
     began = sampled = time.monotonic()
-    acked = [(began, 0)]
+    acked = [(began, 0.0)]
     waiting_s = 0.0
     while (now := time.monotonic()) - began < seconds:
         if recorder.room_for_orders():
             _cycle(recorder, stream)
         else:
-            time.sleep(_LOOK_EVERY_S)
+            recorder.wait(_LOOK_EVERY_S)
             waiting_s += time.monotonic() - now
         recorder.hear()
         if now - sampled >= _SAMPLE_EVERY_S:
@@ -299,12 +334,12 @@ def _cycle(recorder: Recorder, stream: Iterator[Fill | OrderEvent]) -> None:
     recorder.ship()
 
 
-def _acked_at(acked: Sequence[tuple[float, int]], moment: float) -> float:
-    """How many were acknowledged at a moment, between two samples in proportion."""
-    for (before, low), (after, high) in pairwise(acked):
+def _at(samples: Sequence[tuple[float, float]], moment: float) -> float:
+    """What a rising count had come to at a moment, between two samples in proportion."""
+    for (before, low), (after, high) in pairwise(samples):
         if moment <= after:
             return low + (high - low) * max(0.0, moment - before) / (after - before)
-    return acked[-1][1]
+    return samples[-1][1]
 
 
 def _check_count(paths: DatabasePaths, expected: int) -> None:

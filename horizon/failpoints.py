@@ -35,6 +35,7 @@ POINTS = {
     "writer.batch_taken": "a batch is taken from the runs and not committed",
     "writer.committed": "a batch is committed and not acknowledged",
     "writer.checkpointing": "the databases are about to be checkpointed",
+    "writer.checkpointing_beside": "the thread of the checkpoints is about to move what is committed",
     "writer.draining": "a dead run's journal is stored, its run closed, the file still there",
     "writer.stopping": "nobody needs the writer any more, it has closed nothing yet",
     "supervisor.starting": "a child is started and not yet watched",

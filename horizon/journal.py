@@ -39,6 +39,7 @@ _ABOUT_CRC_AT = _FIXED.size
 _WORDS_AT = 64
 _HEAD, _HEAD_SEQ, _TAIL = range(3)  # the published words, 8 bytes each
 _WRAP = 0xFFFFFFFF  # a length that says: the next frame is at the start of the ring
+_READY_BYTES = 16 << 10  # some 100 records, more than a cycle makes: what lies ready too long is written to disk meanwhile
 _ORDERS_UP_TO = 0.75  # share of the ring that new orders may use; the rest is the reserve of everything else (R22)
 
 
@@ -78,6 +79,8 @@ class Journal:
         # The one place between tail and head where the bytes are not contiguous: the end of the ring.
         self._lap_end = 0
         self._lap_start = 0
+        self._ready_up_to = 0
+        self.make_ready()
 
     @property
     def acked_seq(self) -> int:
@@ -127,6 +130,20 @@ class Journal:
         self.last_seq = seq
         self._unacked.append((end, time.monotonic(), type(record) is Fill))
         return seq
+
+    def make_ready(self) -> None:
+        """Take the page faults of what is appended next, at a moment when nobody waits.
+
+        Each costs as much as three appends, comes with the first write to a page, and again when the kernel has written it to disk.
+        Rejected: MAP_POPULATE, which makes the pages of a shared file readable only.
+        """
+        place = max(self._ready_up_to, self.head)
+        until = min(self.head + _READY_BYTES, self.tail + self.capacity)
+        while place < until:
+            at = _DATA_AT + place % self.capacity
+            self._view[at] = self._view[at]
+            place += mmap.PAGESIZE
+        self._ready_up_to = place
 
     def since(self, offset: int) -> tuple[int, bytes]:
         """The contiguous frames from an offset on, up to the head or the end of the ring: (where they start, their bytes)."""
@@ -295,7 +312,7 @@ def _make_file(path: Path, about: About, capacity: int, salt: int) -> mmap.mmap:
         os.pwrite(fd, header, 0)
         if about.durability == "power":
             os.fsync(fd)  # a power cut must leave a file that says whose it was: else nobody ever ends that run
-        mapping = mmap.mmap(fd, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        mapping = mmap.mmap(fd, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ | mmap.PROT_WRITE)
         # A child of a fork must not write here, not even by mistake (R24).
         mapping.madvise(mmap.MADV_DONTFORK)
         if ACTIVE:

@@ -17,6 +17,7 @@ class FileLock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd: int | None = None
+        self._file: tuple[int, int] | None = None  # what is locked, by device and inode
 
     @property
     def held(self) -> bool:
@@ -39,7 +40,8 @@ class FileLock:
         except OSError:
             os.close(fd)
             raise
-        self._fd = fd
+        status = os.fstat(fd)
+        self._fd, self._file = fd, (status.st_dev, status.st_ino)
         return True
 
     def hint(self) -> str:
@@ -49,10 +51,13 @@ class FileLock:
         except FileNotFoundError:
             return ""
 
-    def stat(self) -> os.stat_result:
-        """The file that is locked, which need not be the one that has its name now."""
-        assert self._fd is not None
-        return os.fstat(self._fd)
+    def has_its_name(self) -> bool:
+        """Whether the file that was locked is the one that has its name now (R12)."""
+        try:
+            named = self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return (named.st_dev, named.st_ino) == self._file
 
     def release(self) -> None:
         self.abandon()

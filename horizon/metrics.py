@@ -17,6 +17,7 @@ from prometheus_client.metrics_core import Metric as Collected
 T = TypeVar("T", Counter, Gauge, Histogram)
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+SIZES = tuple(float(2**power) for power in range(13))
 
 
 class Metric(NamedTuple):
@@ -194,5 +195,5 @@ def _make(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Hist
         return Counter(metric.name, metric.help, metric.labels, registry=registry)
     if metric.type == "gauge":
         return Gauge(metric.name, metric.help, metric.labels, registry=registry)
-    buckets = SECONDS if metric.name.endswith("_seconds") else tuple(float(2**power) for power in range(13))
+    buckets = SECONDS if metric.name.endswith("_seconds") else SIZES
     return Histogram(metric.name, metric.help, metric.labels, registry=registry, buckets=buckets)

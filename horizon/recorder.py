@@ -12,7 +12,7 @@ import statistics
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 
 import psutil
@@ -191,7 +191,7 @@ class Recorder:
     def ship(self) -> None:
         """End a cycle: send what it recorded."""
         self._in_cycle = False
-        self._link.ship(self._journal)
+        self._ship()
 
     def hear(self) -> bool:
         """Take the acks that have arrived, and ask when one is overdue. Returns whether anything new was acknowledged.
@@ -203,7 +203,7 @@ class Recorder:
             news = self._take(ack) or news
         self._link.ask(self._journal.oldest_unacked)
         if news and not self._in_cycle:
-            self._link.ship(self._journal)
+            self._ship()
         return news
 
     def wait(self, timeout_s: float, also: Sequence[Readable] = ()) -> None:
@@ -260,24 +260,32 @@ class Recorder:
         self._journal.close()
         self._lock.release()
 
+    def _ship(self) -> None:
+        self._link.ship(self._journal)
+        self._journal.make_ready()
+
     def _take(self, ack: Ack) -> bool:
-        fresh = set(ack.dead_letters) - self.dead_letters
-        self.dead_letters |= fresh
-        fills = sorted(seq for seq in fresh if self._journal.holds_fill(seq))
+        lost_fills = self._note_dead_letters(ack.dead_letters) if ack.dead_letters else []
         oldest = self._journal.oldest_unacked
         recorded_at = self._journal.trim(min(ack.committed_seq, self.last_seq))
         if recorded_at is not None and oldest is not None:
             now = self._clock.monotonic()
             self._latencies.append(now - recorded_at)
             self.seconds_to_ack.observe(now - oldest)
-        if fills:
+        if lost_fills:
             raise Halt(
-                f"the writer could not store a fill of {self.strategy} (seq {fills[0]}); it lies in {self.paths.dead_letters}. "
+                f"the writer could not store a fill of {self.strategy} (seq {lost_fills[0]}); it lies in {self.paths.dead_letters}. "
                 "The run stops, because its positions are in doubt, and recovers from the database at its next start"
             )
         if ack.recover:
             raise Halt(f"fills of another run of {self.strategy} were committed; the run stops and recovers at its next start")
         return recorded_at is not None
+
+    def _note_dead_letters(self, seqs: Iterable[int]) -> list[int]:
+        """Returns which of those that are news are fills. Call before the journal forgets what they were."""
+        fresh = set(seqs) - self.dead_letters
+        self.dead_letters |= fresh
+        return sorted(seq for seq in fresh if self._journal.holds_fill(seq))
 
     def _refuse_in_child(self) -> None:
         if self._pid != os.getpid():

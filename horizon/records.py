@@ -8,8 +8,8 @@ floats that stand for the shortest decimal text which gives them back (0.1 is 0.
 from __future__ import annotations
 
 import hashlib
-import math
 from enum import Enum
+from math import inf, isfinite
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -109,28 +109,24 @@ class Fill(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="f"):
     fee_currency: FeeCurrency = FeeCurrency.Quote
 
     def __post_init__(self) -> None:
-        numbers = ("price", "size", "fee", "timestamp", "multiplier")
-        if not (type(self.price) is type(self.size) is type(self.fee) is type(self.timestamp) is type(self.multiplier) is float):
-            _make_plain(self, numbers)
-        # One sum is NaN or infinite when any term is; the slow path then names the culprit.
-        if not (math.isfinite(self.price + self.fee + self.timestamp + self.multiplier) and 0.0 < self.size < math.inf):
-            _refuse_numbers(self, "fill", self.fill_id, numbers)
-            _refuse_sizes(self, "fill", self.fill_id)
-        # So are nearly all: short, plain texts. Whatever is not takes the slow path, which mends it or says what is wrong.
-        fill_id, order_id, market_id, exchange, token_id = (
-            self.fill_id,
-            self.order_id,
-            self.market_id,
-            self.exchange,
-            self.token_id,
-        )
+        fill_id, order_id, market_id = self.fill_id, self.order_id, self.market_id
+        token_id, exchange = self.token_id, self.exchange
+        # So are nearly all: finite floats and short, plain texts. What is not is mended or refused below, piece by piece.
         if (
-            token_id is None
+            type(self.price) is type(self.size) is type(self.fee) is type(self.timestamp) is type(self.multiplier) is float
+            and isfinite(self.price + self.fee + self.timestamp + self.multiplier)  # NaN and infinity survive any sum
+            and 0.0 < self.size < inf
             and type(fill_id) is type(order_id) is type(market_id) is type(exchange) is str
+            and (token_id is None or type(token_id) is str)
             and fill_id and order_id and market_id
-            and _is_plain(fill_id + order_id + market_id + exchange)
+            and (texts := fill_id + order_id + market_id + exchange + (token_id or "")).isascii()
+            and len(texts) <= TEXT_MAX_BYTES
         ):  # fmt: skip
             return
+        numbers = ("price", "size", "fee", "timestamp", "multiplier")
+        _make_plain(self, numbers)
+        _refuse_numbers(self, "fill", fill_id, numbers)
+        _refuse_sizes(self, "fill", fill_id)
         _refuse_missing_ids(self, "fill", ("fill_id", "order_id", "market_id"))
         _tidy_texts(self, ("fill_id", "order_id", "market_id", "token_id", "exchange"))
 
@@ -155,22 +151,23 @@ class OrderEvent(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="o"
     recorded_at: float  # when this change was recorded
 
     def __post_init__(self) -> None:
-        numbers = ("price", "size", "filled_size", "remaining_size", "created_at")
         price, size, filled, remaining = self.price, self.size, self.filled_size, self.remaining_size
-        if not (type(price) is type(size) is type(filled) is type(remaining) is type(self.created_at) is float):
-            _make_plain(self, numbers)
-        total = self.price + self.filled_size + self.remaining_size + self.created_at
-        if not (math.isfinite(total) and 0.0 < self.size < math.inf):
-            _refuse_numbers(self, "order event", self.order_id, numbers)
-            _refuse_sizes(self, "order event", self.order_id)
         order_id, market_id, exchange, reason = self.order_id, self.market_id, self.exchange, self.status_reason
-        if (
-            reason is None
+        if (  # as in a fill
+            type(price) is type(size) is type(filled) is type(remaining) is type(self.created_at) is float
+            and isfinite(price + filled + remaining + self.created_at)
+            and 0.0 < size < inf
             and type(order_id) is type(market_id) is type(exchange) is str
+            and (reason is None or type(reason) is str)
             and order_id and market_id
-            and _is_plain(order_id + market_id + exchange)
+            and (texts := order_id + market_id + exchange + (reason or "")).isascii()
+            and len(texts) <= TEXT_MAX_BYTES
         ):  # fmt: skip
             return
+        numbers = ("price", "size", "filled_size", "remaining_size", "created_at")
+        _make_plain(self, numbers)
+        _refuse_numbers(self, "order event", order_id, numbers)
+        _refuse_sizes(self, "order event", order_id)
         _refuse_missing_ids(self, "order event", ("order_id", "market_id"))
         _tidy_texts(self, ("order_id", "market_id", "status_reason", "exchange"))
 
@@ -376,11 +373,6 @@ class EngineStatus(msgspec.Struct, frozen=True):
         return self.total_realized_pnl + self.total_unrealized_pnl
 
 
-def _is_plain(texts: str) -> bool:
-    """Whether texts, one behind the other, can all be recorded as they are."""
-    return texts.isascii() and len(texts) <= TEXT_MAX_BYTES
-
-
 def _make_plain(struct: msgspec.Struct, names: tuple[str, ...]) -> None:
     """Turn integers and numpy's floats into plain floats, which have one text and one encoding."""
     for name in names:
@@ -395,7 +387,7 @@ def _make_plain(struct: msgspec.Struct, names: tuple[str, ...]) -> None:
 def _refuse_numbers(struct: msgspec.Struct, kind: str, key: str, names: tuple[str, ...]) -> None:
     for name in names:
         value = getattr(struct, name)
-        if not math.isfinite(value):
+        if not isfinite(value):
             raise RecordRejected(f"{kind} {key!r}: {name} must be a finite number, got {value}")
 
 

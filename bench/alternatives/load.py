@@ -1,19 +1,22 @@
-"""N processes that call one way: at a rate with intended times, without a pause, or until they are killed."""
+"""N processes that call one way: at a rate with intended times, without a pause, or until they are killed.
+
+Before a rate's first event each caller sleeps until shortly before the moment that is meant and spins from there, whatever the way: so
+a sleep that ends late is nobody's cost, and an event that waits for a busy processor is everybody's.
+"""
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import mmap
 import multiprocessing
 import os
 import random
 import signal
+import sys
 import time
-from collections import deque
+from array import array
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import chain, islice
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -21,31 +24,36 @@ from typing import NamedTuple
 
 from bench.alternatives.way import Caller, Event, Service, Way
 from bench.events import endless, mixed
-from bench.open_loop import arrivals
+from bench.open_loop import Alarm, arrivals
 from bench.options import MAX
+from bench.together import Begin, run_together, without_interrupts
 from horizon.ids import new_run_id
 from horizon.lifeline import die_with_parent
 
-_TIMEOUT_S = 300.0
-_SPIN_S = 50e-6
-_LOOK_EVERY_S = 2e-4  # at acks, while some are awaited
+_TIMEOUT_S = 120.0
+_SPIN_S = (50e-6, 300e-6)  # an alarm wakes up late by nearly the first, at times by the second
+_SPIN_SHARE = 0.1  # of the time; more only when the least is more, so that nobody's server lacks a processor because of it
+_WARM_UP = 100  # events of each caller before the clock starts: statements are prepared, caches filled, files grown
 _GIVE_UP = 2.0  # a way that is this many times longer at it than it should is not asked for the rest
 _PREMADE = 200_000  # records that are made before the clock starts, over all callers
-_KILL_AFTER_S = (0.3, 1.0)
-_PR_SET_TIMERSLACK = 29
+_KILL_AFTER_S = (0.2, 0.6)
 
 
 class Seen(NamedTuple):
     """What one caller saw. The times count from an event's intended moment; without a pace from the call."""
 
     began: float  # monotonic seconds, one clock for all processes
+    stopped: float  # the last call returned
     ended: float  # everything committed
+    warm: int  # events that were stored before
     stored: int
+    behind: int  # of them not known to be committed when the last call returned
     unsent: int  # intended events that were not made, because the way was too slow for them
     errors: int  # events that were refused at first
-    returned_us: list[float]  # until the strategy went on
-    cycle_us: list[float]  # until the way had done all that it does in the caller
-    committed_us: list[float]  # until the caller knew that anybody can read it
+    returned_us: array[float]  # until the strategy went on
+    call_us: array[float]  # the call alone, from when the caller had come to it
+    cycle_us: array[float]  # until the way had done all that it does in the caller
+    committed_us: array[float]  # until the caller knew that anybody can read it
 
 
 class Lost(NamedTuple):
@@ -56,36 +64,22 @@ class Lost(NamedTuple):
 
 
 def drive(way: Way, folder: Path, callers: int, rate: float, seconds: float) -> list[Seen]:
-    context = multiprocessing.get_context("spawn")
-    together = context.Barrier(callers)
-    processes, results = [], []
-    for number in range(callers):
-        result, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_caller, args=(way, folder, number, rate, seconds, together, theirs))
-        process.start()
-        theirs.close()
-        processes.append(process)
-        results.append(result)
-    try:
-        return [result.recv() for result in results]
-    except EOFError as died:
-        raise SystemExit(f"a caller of {way.name} has died; the lines above say why") from died
-    finally:
-        for process in processes:
-            process.join()
+    return run_together(_call, [(way, folder, number, callers, rate, seconds) for number in range(callers)])
 
 
 def kill_callers(way: Way, folder: Path, service: Service, callers: int, seed: int) -> Lost:
     """SIGKILL the processes that call it, in the middle of it."""
+    before = _counted(service)
     with _Doomed(way, folder, callers) as doomed:
         doomed.let_run(seed)
         doomed.kill()
         returned = doomed.returned()
-    return Lost(returned, max(0, returned - service.count()))
+    return Lost(returned, max(0, returned - (_counted(service) - before)))
 
 
 def kill_service(way: Way, folder: Path, service: Service, callers: int, seed: int) -> Lost | None:
     """SIGKILL what stands behind them. None when nothing does."""
+    before = _counted(service)
     with _Doomed(way, folder, callers) as doomed:
         doomed.let_run(seed)
         if not service.kill():
@@ -94,92 +88,86 @@ def kill_service(way: Way, folder: Path, service: Service, callers: int, seed: i
         doomed.let_run(seed)  # those who can go on do
         doomed.tell_to_stop()
         returned = doomed.returned()
-    return Lost(returned, max(0, returned - service.count()))
+    return Lost(returned, max(0, returned - (_counted(service) - before)))
+
+
+def _counted(service: Service) -> int:
+    return service.count() or 0
 
 
 # ---- in the caller's process
 
 
-def _caller(way: Way, folder: Path, number: int, rate: float, seconds: float, together: Barrier, result: Connection) -> None:
-    die_with_parent(signal.SIGKILL)
-    # The kernel may wake a sleeper late by 50 µs to save power; every way is measured without that.
-    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+def _call(begin: Begin, way: Way, folder: Path, number: int, callers: int, rate: float, seconds: float) -> Seen:
     caller = way.open(folder, number)
+    for event in mixed(new_run_id(), _WARM_UP):
+        caller.store(event)
+        caller.end_cycle()
+    caller.settle()
+    refused = caller.errors
     if rate == MAX:
         stream = endless(new_run_id())
-        events = chain(list(islice(stream, _PREMADE // together.parties)), stream)
-        _begin_together(together)
-        result.send(_flooded(caller, events, seconds))
+        events = chain(list(islice(stream, _PREMADE // callers)), stream)
+        begin()
+        seen = _flooded(caller, events, seconds)
     else:
-        due_after = arrivals(rate / together.parties, seconds, number)
+        due_after = arrivals(rate / callers, seconds, number)
         made = mixed(new_run_id(), len(due_after))
-        _begin_together(together)
-        result.send(_paced(caller, made, due_after, seconds))
-
-
-def _begin_together(together: Barrier) -> None:
-    gc.collect()
-    gc.freeze()  # the stream is ours, not the strategy's: the collector must not walk through it while the clock runs
-    together.wait(_TIMEOUT_S)
-
-
-def _paced(caller: Caller, events: list[Event], due_after: list[float], seconds: float) -> Seen:
-    returned_us: list[float] = []
-    cycle_us: list[float] = []
-    committed_us: list[float] = []
-    waiting: deque[float] = deque()  # the intended times of what is not acknowledged
-    began = time.monotonic()
-    for event, after in zip(events, due_after, strict=True):
-        due = began + after
-        _wait_until(due, caller, waiting, committed_us)
-        caller.store(event)
-        returned = time.monotonic()
-        returned_us.append((returned - due) * 1e6)
-        caller.idle()
-        cycle_us.append((time.monotonic() - due) * 1e6)
-        waiting.append(due)
-        _note_acks(caller, waiting, committed_us)
-        if returned - began > _GIVE_UP * seconds:
-            break
-    until = time.monotonic() + _TIMEOUT_S
-    while waiting and time.monotonic() < until:
-        time.sleep(_LOOK_EVERY_S)
-        caller.idle()
-        _note_acks(caller, waiting, committed_us)
+        begin()
+        spin_s = min(max(_SPIN_SHARE * callers / rate, _SPIN_S[0]), _SPIN_S[1])
+        seen = _paced(caller, made, due_after, seconds, spin_s)
     caller.close()
-    unsent = len(events) - len(returned_us)
-    return Seen(began, time.monotonic(), len(returned_us), unsent, caller.errors, returned_us, cycle_us, committed_us)
+    return seen._replace(errors=seen.errors - refused)
 
 
-def _wait_until(due: float, caller: Caller, waiting: deque[float], committed_us: list[float]) -> None:
-    while (left := due - time.monotonic()) > 0:
-        if left <= _SPIN_S:
-            continue
-        if not waiting:
-            time.sleep(left - _SPIN_S)
-            continue
-        time.sleep(min(left - _SPIN_S, _LOOK_EVERY_S))
-        if due - time.monotonic() > _SPIN_S:
-            caller.idle()
-            _note_acks(caller, waiting, committed_us)
-
-
-def _note_acks(caller: Caller, waiting: deque[float], committed_us: list[float]) -> None:
-    unacked, now = caller.unacked, time.monotonic()
-    while len(waiting) > unacked:
-        committed_us.append((now - waiting.popleft()) * 1e6)
+def _paced(caller: Caller, events: list[Event], due_after: list[float], seconds: float, spin_s: float) -> Seen:
+    called_at, returned_at, cycled_at = array("d"), array("d"), array("d")
+    began = time.monotonic()
+    with closing(Alarm()) as alarm:
+        for event, after in zip(events, due_after, strict=True):
+            due = began + after
+            if (left := due - spin_s - time.monotonic()) > 0:
+                alarm.set(due - spin_s)
+                caller.wait(alarm, left + 1)
+            while (now := time.monotonic()) < due:
+                pass
+            called_at.append(now)
+            caller.store(event)
+            returned_at.append(time.monotonic())
+            caller.end_cycle()
+            cycled_at.append(time.monotonic())
+            if cycled_at[-1] - began > _GIVE_UP * seconds:
+                break
+    behind = caller.unacked
+    caller.settle()
+    ended = time.monotonic()
+    stored = len(returned_at)
+    due_at = [began + after for after in due_after[:stored]]
+    returned_us, cycle_us, committed_us = (
+        array("d", [(moment - due) * 1e6 for moment, due in zip(moments, due_at, strict=True)])
+        for moments in (returned_at, cycled_at, caller.known_at(stored) or returned_at)
+    )
+    call_us = array("d", [(end - start) * 1e6 for start, end in zip(called_at, returned_at, strict=True)])
+    unsent = len(events) - stored
+    return Seen(
+        began, cycled_at[-1], ended, _WARM_UP, stored, behind, unsent, caller.errors, returned_us, call_us, cycle_us, committed_us,
+    )  # fmt: skip
 
 
 def _flooded(caller: Caller, events: Iterator[Event], seconds: float) -> Seen:
-    costs_us: list[float] = []
-    began = before = time.monotonic()
-    while before - began < seconds:
-        caller.flood(next(events))
+    costs_us = array("d")
+    began = after = time.monotonic()
+    for event in events:
+        before = time.monotonic()
+        caller.flood(event)
         after = time.monotonic()
         costs_us.append((after - before) * 1e6)
-        before = after
-    caller.close()
-    return Seen(began, time.monotonic(), len(costs_us), 0, caller.errors, costs_us, costs_us, costs_us)
+        if after - began > seconds:
+            break
+    behind = caller.unacked
+    caller.settle()
+    ended = time.monotonic()
+    return Seen(began, after, ended, _WARM_UP, len(costs_us), behind, 0, caller.errors, costs_us, costs_us, costs_us, costs_us)
 
 
 # ---- those who will be killed
@@ -197,8 +185,9 @@ class _Doomed:
         self._processes: list[BaseProcess] = []
         for number in range(callers):
             process = context.Process(target=_store_until_killed, args=(way, folder, number, path, self._together))
-            process.start()
             self._processes.append(process)
+            with without_interrupts():
+                process.start()
 
     def __enter__(self) -> _Doomed:
         return self
@@ -244,9 +233,10 @@ def _store_until_killed(way: Way, folder: Path, number: int, path: Path, togethe
             words[number] += 1
             if words[stop]:
                 break
+        caller.settle()
         caller.close()
     except Exception as error:  # its server was killed; what its own library says about that is not ours to know
-        print(f"  caller {number} of {way.name} ends: {type(error).__name__}")
+        print(f"  caller {number} of {way.name} ends: {type(error).__name__}", file=sys.stderr)
 
 
 def _words(path: Path) -> memoryview[int]:

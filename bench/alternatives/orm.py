@@ -1,7 +1,11 @@
-"""One object, one commit, through an ORM: SQLAlchemy as trading frameworks use it, and peewee. On the page's tables and pragmas."""
+"""One object, one commit, through an ORM: SQLAlchemy with a session for each event, as trading frameworks do, and peewee.
+
+On the page's tables and pragmas, with Python's own sqlite3, which both use.
+"""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +15,7 @@ from typing import Any
 
 from bench.alternatives.page import FILL_COLUMNS, ORDER_EVENT_COLUMNS, PRAGMAS, make_tables, row
 from bench.alternatives.sqlite_files import Files
-from bench.alternatives.way import Caller, Direct, Event, Service, missing_module
+from bench.alternatives.way import Caller, Direct, Event, Service, installed, missing_module
 from horizon.records import Fill
 
 
@@ -20,9 +24,13 @@ class SqlAlchemy:
     name: str
     own_files: bool = False
     paced: bool = True
+    flooded: bool = True
 
     def missing(self) -> str | None:
         return missing_module("sqlalchemy")
+
+    def made_of(self) -> str:
+        return f"{installed('sqlalchemy')} and Python's sqlite3 with SQLite {sqlite3.sqlite_version}"
 
     @contextmanager
     def serve(self, folder: Path) -> Iterator[Service]:
@@ -56,9 +64,9 @@ class _SqlAlchemyCaller(Direct):
         mapped.map_imperatively(FillRow, table("fills", FILL_COLUMNS, Column("fill_id", String, primary_key=True)))
         order_events = table("order_events", ORDER_EVENT_COLUMNS, Column("id", Integer, primary_key=True))
         mapped.map_imperatively(OrderEventRow, order_events)
-        engine = create_engine(f"sqlite:///{path}")
-        event.listen(engine, "connect", lambda connection, _: _set_pragmas(connection))
-        self._session: Any = Session(engine)
+        self._open_session: Any = Session
+        self._engine = create_engine(f"sqlite:///{path}")
+        event.listen(self._engine, "connect", lambda connection, _: _set_pragmas(connection))
         self._kinds: dict[type, tuple[type, list[str]]] = {
             Fill: (FillRow, FILL_COLUMNS),
         }
@@ -68,24 +76,27 @@ class _SqlAlchemyCaller(Direct):
         kind, columns = self._kinds.get(type(event), self._other)
         for attempt in count():
             try:
-                self._session.add(kind(**dict(zip(columns, row(event), strict=True))))
-                self._session.commit()
+                with self._open_session(self._engine) as session, session.begin():
+                    session.add(kind(**dict(zip(columns, row(event), strict=True))))
                 return
             except self._locked:
                 self.errors += attempt == 0
-                self._session.rollback()
 
     def close(self) -> None:
-        self._session.close()
+        self._engine.dispose()
 
 
 @dataclass(frozen=True)
 class Peewee:
     name: str
     paced: bool = True
+    flooded: bool = True
 
     def missing(self) -> str | None:
         return missing_module("peewee")
+
+    def made_of(self) -> str:
+        return f"{installed('peewee')} and Python's sqlite3 with SQLite {sqlite3.sqlite_version}"
 
     @contextmanager
     def serve(self, folder: Path) -> Iterator[Service]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.alternatives.page import FILL_COLUMNS, ORDER_EVENT_COLUMNS, TABLES, insert, row
-from bench.alternatives.server import Server, find_program, unprivileged_user
-from bench.alternatives.way import Caller, CannotServe, Direct, Event, Service, missing_module
+from bench.alternatives.server import Server, find_program, unprivileged_user, version_of
+from bench.alternatives.way import Caller, CannotServe, Direct, Event, Service, installed, missing_module
 from horizon.records import Fill
 
 _FOLDERS = ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin")
@@ -25,49 +25,41 @@ class Postgres:
     name: str
     copies: bool = False  # collects events and copies them in batches
     paced: bool = True
+    flooded: bool = True
 
     def missing(self) -> str | None:
         if find_program("postgres", *_FOLDERS) is None or find_program("initdb", *_FOLDERS) is None:
             return "postgres (Debian, Ubuntu: apt install postgresql; the benchmark starts its own)"
         return missing_module("psycopg")
 
+    def made_of(self) -> str:
+        return f"{version_of(find_program('postgres', *_FOLDERS))} with {installed('psycopg')}"
+
     @contextmanager
     def serve(self, folder: Path) -> Iterator[Service]:
         user = unprivileged_user("postgres")
-        place = Path(tempfile.mkdtemp(prefix="bench-"))  # a socket's path may be 107 bytes long
-        (folder / "address").write_text(f"host={place} user=bench dbname=postgres")
-        data = folder / "postgres"
-        data.mkdir()
-        if user is not None:
-            shutil.chown(place, user)
-            shutil.chown(data, user)
-            # PostgreSQL refuses to be root, and whom it runs as must reach its folder; these two are the benchmark's own.
-            folder.chmod(0o711)
-            folder.parent.chmod(0o711)
-        initdb = [
-            str(find_program("initdb", *_FOLDERS)),
-            "-D",
-            str(data),
-            "-U",
-            "bench",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--locale=C",
-        ]
-        done = subprocess.run([*initdb, "--no-instructions"], capture_output=True, text=True, user=user, cwd="/")
-        if done.returncode:
-            raise CannotServe(f"initdb failed: {done.stderr.strip()[-300:]}")
-        command = [str(find_program("postgres", *_FOLDERS)), "-D", str(data), "-k", str(place), "-c", "listen_addresses="]
-        server = Server(command, folder / "postgres.log", user, lambda: _answers(folder))
-        try:
-            with _connected(folder) as connection:
-                connection.execute(_translated(TABLES))
-            yield _Postgres(server, folder)
-        finally:
-            server.stop()
-            shutil.rmtree(place, ignore_errors=True)
+        # A socket's path may be 107 bytes long.
+        with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as sockets:
+            (folder / "address").write_text(f"host={sockets} user=bench dbname=postgres")
+            data = folder / "postgres"
+            data.mkdir()
+            if user is not None:
+                shutil.chown(sockets, user)
+                shutil.chown(data, user)
+                # PostgreSQL refuses to be root, and whom it runs as must reach its folder; these two are the benchmark's own.
+                folder.chmod(0o711)
+                folder.parent.chmod(0o711)
+            _initdb(data, user)
+            # Its shared memory as files: those go with the folder, whoever is killed.
+            command = [str(find_program("postgres", *_FOLDERS)), "-D", str(data), "-k", sockets]
+            command += ["-c", "listen_addresses=", "-c", "dynamic_shared_memory_type=mmap"]
+            server = Server(command, folder / "postgres.log", user, lambda: _answers(folder))
+            try:
+                with _connected(folder) as connection:
+                    connection.execute(_translated(TABLES))
+                yield _Postgres(server, folder)
+            finally:
+                server.stop()
 
     def open(self, folder: Path, number: int) -> Caller:
         return _Copier(folder) if self.copies else _Inserter(folder)
@@ -78,7 +70,7 @@ class _Postgres:
         self._server = server
         self._folder = folder
 
-    def count(self) -> int:
+    def count(self) -> int | None:
         with _connected(self._folder) as connection:
             found = connection.execute("SELECT (SELECT count(*) FROM fills) + (SELECT count(*) FROM order_events)").fetchone()
             return int(found[0])
@@ -110,11 +102,17 @@ class _Copier(Direct):
 
     def store(self, event: Event) -> None:
         (self._fills if isinstance(event, Fill) else self._order_events).append(row(event))
-        if len(self._fills) + len(self._order_events) >= _BATCH:
+        if self.unacked >= _BATCH:
             self._copy()
 
-    def close(self) -> None:
+    @property
+    def unacked(self) -> int:  # type: ignore[override]
+        return len(self._fills) + len(self._order_events)
+
+    def settle(self) -> None:
         self._copy()
+
+    def close(self) -> None:
         self._connection.close()
 
     def _copy(self) -> None:
@@ -131,6 +129,13 @@ _INSERT_FILL = insert("fills", FILL_COLUMNS, "%s")
 _INSERT_ORDER_EVENT = insert("order_events", ORDER_EVENT_COLUMNS, "%s")
 _COPY_FILLS = f"COPY fills ({', '.join(FILL_COLUMNS)}) FROM STDIN"
 _COPY_ORDER_EVENTS = f"COPY order_events ({', '.join(ORDER_EVENT_COLUMNS)}) FROM STDIN"
+
+
+def _initdb(data: Path, user: str | None) -> None:
+    command = [str(find_program("initdb", *_FOLDERS)), "-D", str(data), "-U", "bench", "-A", "trust", "-E", "UTF8", "--locale=C"]
+    done = subprocess.run([*command, "--no-instructions"], capture_output=True, text=True, user=user, cwd="/")
+    if done.returncode:
+        raise CannotServe(f"initdb failed: {done.stderr.strip()[-300:]}")
 
 
 def _translated(tables: str) -> str:

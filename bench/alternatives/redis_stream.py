@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from bench.alternatives.server import Server, find_program
-from bench.alternatives.way import Caller, Direct, Event, Service, missing_module
+from bench.alternatives.server import Server, find_program, version_of
+from bench.alternatives.way import Caller, Direct, Event, Service, installed, missing_module
 
 _STREAM = "events"
 
@@ -23,34 +22,38 @@ class RedisStream:
     name: str
     fsync: str  # everysec or always
     paced: bool = True
+    flooded: bool = True
 
     def missing(self) -> str | None:
         if find_program("redis-server") is None:
             return "redis-server (Debian, Ubuntu: apt install redis-server; the benchmark starts its own)"
         return missing_module("redis")
 
+    def made_of(self) -> str:
+        return f"{version_of(find_program('redis-server'))} with {installed('redis')}"
+
     @contextmanager
     def serve(self, folder: Path) -> Iterator[Service]:
-        sockets = tempfile.mkdtemp(prefix="bench-")  # a socket's path may be 107 bytes long
-        (folder / "socket").write_text(f"{sockets}/redis.sock")
-        command = [
-            str(find_program("redis-server")),
-            "--port",
-            "0",
-            "--unixsocket",
-            f"{sockets}/redis.sock",
-            "--dir",
-            str(folder),
-        ]
-        command += ["--appendonly", "yes", "--appendfsync", self.fsync, "--save", "", "--daemonize", "no"]
-        client = _connected(folder)
-        server = Server(command, folder / "redis.log", None, lambda: _answers(client))
-        try:
-            yield _Redis(server, client)
-        finally:
-            client.close()
-            server.stop()
-            shutil.rmtree(sockets, ignore_errors=True)
+        # A socket's path may be 107 bytes long.
+        with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as sockets:
+            (folder / "socket").write_text(f"{sockets}/redis.sock")
+            command = [
+                str(find_program("redis-server")),
+                "--port",
+                "0",
+                "--unixsocket",
+                f"{sockets}/redis.sock",
+                "--dir",
+                str(folder),
+            ]
+            command += ["--appendonly", "yes", "--appendfsync", self.fsync, "--save", "", "--daemonize", "no"]
+            client = _connected(folder)
+            server = Server(command, folder / "redis.log", None, lambda: _answers(client))
+            try:
+                yield _Redis(server, client)
+            finally:
+                client.close()
+                server.stop()
 
     def open(self, folder: Path, number: int) -> Caller:
         return _Caller(folder)
@@ -61,7 +64,7 @@ class _Redis:
         self._server = server
         self._client = client
 
-    def count(self) -> int:
+    def count(self) -> int | None:
         return int(self._client.xlen(_STREAM))
 
     def kill(self) -> bool:

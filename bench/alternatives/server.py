@@ -79,6 +79,13 @@ def find_program(name: str, *folders: str) -> str | None:
     return found[0] if found else shutil.which(name)
 
 
+def version_of(program: str | None) -> str:
+    """The first line of what it says about itself, without the builder's words."""
+    assert program is not None
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.partition("\n")[0]
+    return said.partition(" sha=")[0].partition(" (Debian")[0].partition(" (Ubuntu")[0]
+
+
 def unprivileged_user(*names: str) -> str | None:
     """Whom a server is run as that refuses to be root. None: as who we are."""
     if os.geteuid() != 0:

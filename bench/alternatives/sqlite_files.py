@@ -21,7 +21,7 @@ class Files:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def count(self) -> int:
+    def count(self) -> int | None:
         return count(list(self._folder.glob("*.db")))
 
     def kill(self) -> bool:
@@ -37,9 +37,13 @@ class SqliteFiles:
     reads_first: bool = False
     own_files: bool = False
     paced: bool = True
+    flooded: bool = True
 
     def missing(self) -> str | None:
         return None
+
+    def made_of(self) -> str:
+        return ""
 
     @contextmanager
     def serve(self, folder: Path) -> Iterator[Service]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,7 @@ from horizon.cli.database import DATABASE, database_to_read
 from horizon.cli.operating import AS_JSON, TIMEOUT, YES, confirm
 from horizon.cli.output import emit, emit_json, remark
 from horizon.cli.text import counted, utc
+from horizon.clock import SYSTEM_CLOCK
 from horizon.config import resolve_database
 from horizon.errors import ConfigError, ExitCode, StoreError
 from horizon.paths import DatabasePaths
@@ -19,6 +23,8 @@ from horizon.paths import DatabasePaths
 if TYPE_CHECKING:
     from horizon.store.check import Report
     from horizon.store.stats import Stats
+
+_PATIENCE_S = 1.0  # before a person wants to know how far it is
 
 
 @click.group()
@@ -33,12 +39,13 @@ def check_(db: Path | None, as_json: bool) -> ExitCode:
     """Check that nothing is lost, twice, or wrong.
 
     Every record of every run is accounted for, all fills are folded again and compared with the snapshots, orders are followed through
-    their events, and journals that were left over are named. It reads beside a running writer and changes nothing. Exit code 8 says that
-    something is wrong.
+    their events, and journals that were left over are named. It reads beside a running writer, a large database with all processors, and
+    changes nothing. Exit code 8 says that something is wrong.
     """
     from horizon.store.check import check
 
-    report = check(DatabasePaths.of(database_to_read(db)))
+    with _progress() as tell:
+        report = check(DatabasePaths.of(database_to_read(db)), tell=tell)
     if as_json:
         emit_json({**report._asdict(), "findings": [finding._asdict() for finding in report.findings]})
     else:
@@ -151,6 +158,27 @@ def migrate(db: Path | None, dry_run: bool, as_json: bool) -> None:
 
 def _taken_back(runs: int, records: int) -> str:
     return f"{counted(runs, 'run')} and {counted(records, 'record')}"
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[float], None]]:
+    """One line that says how far the reading is, on a terminal, once it has taken a while; it is gone at the end."""
+    began, shown = SYSTEM_CLOCK.monotonic(), ""
+
+    def tell(part: float) -> None:
+        nonlocal shown
+        said = f"{part:.0%} of the rows read"
+        if said != shown and sys.stderr.isatty() and SYSTEM_CLOCK.monotonic() - began > _PATIENCE_S:
+            sys.stderr.write(f"\r{said}")
+            sys.stderr.flush()
+            shown = said
+
+    try:
+        yield tell
+    finally:
+        if shown:
+            sys.stderr.write(f"\r{' ' * len(shown)}\r")
+            sys.stderr.flush()
 
 
 def _described(report: Report) -> list[str]:

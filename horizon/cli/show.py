@@ -125,13 +125,7 @@ def runs(query: Query) -> None:
 
     query = _newest(query)
     with reader(query.database) as connection:
-        # Few, so what the store does not select by is selected here.
-        rows = read.runs(connection, strategy=query.strategy, limit=None)
-        if query.since is not None:
-            rows = [row for row in rows if row.ended_at is None or row.ended_at >= query.since]
-        if query.market is not None:
-            traded = {fill.run_id for fill in read.fills(connection, market=query.market, limit=None)}
-            rows = [row for row in rows if row.run_id in traded]
+        rows = read.runs(connection, strategy=query.strategy, market=query.market, since=query.since, limit=query.enough)
     _show(query, "runs", rows, _RUN_COLUMNS, _run_cells)
 
 

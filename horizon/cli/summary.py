@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from horizon.store.read import PositionView, StrategySummary
 
 
+VOLUME_FILLS = 100_000  # so many are summed in a tenth of a second; everything else is known without reading them
+
+
 class Totals(NamedTuple):
     """Of all runs of one strategy. Money is in the quote currency of what was traded."""
 
@@ -29,7 +32,7 @@ class Totals(NamedTuple):
     open_orders: int
     order_events: int
     fills: int
-    volume: float
+    volume: float | None  # None: of too many fills to be summed unasked
     fees: float
     position: float  # net over all markets
     open_positions: int
@@ -42,8 +45,9 @@ class Totals(NamedTuple):
 
 @click.command()
 @DATABASE
+@click.option("--volume", is_flag=True, help=f"The volume too, when there are more than {VOLUME_FILLS:,} fills: reads them all.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def summary(db: Path | None, as_json: bool) -> None:
+def summary(db: Path | None, volume: bool, as_json: bool) -> None:
     """Sum up what was recorded, per strategy."""
     from horizon.store import read
 
@@ -51,7 +55,8 @@ def summary(db: Path | None, as_json: bool) -> None:
     with reader(path) as connection:
         summaries = read.summary(connection)
         positions = read.positions(connection)
-        volumes = read.volumes(connection)
+        is_quick = sum(one.fills for one in summaries) <= VOLUME_FILLS
+        volumes = read.volumes(connection) if volume or is_quick else None
     rows = [_totals(one, [p for p in positions if p.strategy == one.strategy], volumes) for one in summaries]
     if as_json:
         emit_json([row._asdict() for row in rows])
@@ -61,7 +66,7 @@ def summary(db: Path | None, as_json: bool) -> None:
         remark(f"nothing is recorded in {path}")
 
 
-def _totals(summary: StrategySummary, positions: Sequence[PositionView], volumes: dict[str, float]) -> Totals:
+def _totals(summary: StrategySummary, positions: Sequence[PositionView], volumes: dict[str, float] | None) -> Totals:
     return Totals(
         strategy=summary.strategy,
         runs=summary.runs,
@@ -69,7 +74,7 @@ def _totals(summary: StrategySummary, positions: Sequence[PositionView], volumes
         open_orders=summary.open_orders,
         order_events=summary.order_events,
         fills=summary.fills,
-        volume=volumes.get(summary.strategy, 0.0),
+        volume=None if volumes is None else volumes.get(summary.strategy, 0.0),
         fees=_sum(position.fees for position in positions),
         position=_sum(-position.size if position.side == "no" else position.size for position in positions),
         open_positions=sum(1 for position in positions if position.size),
@@ -106,7 +111,7 @@ def _did(row: Totals) -> str:
 def _earned(row: Totals) -> str:
     held = f"position {number(round(row.position, 8))}" if row.open_positions < 2 else f"{row.open_positions} positions"
     return (
-        f"volume {rounded(row.volume, 2)}, fees {rounded(row.fees, 4)}, {held}, "
+        f"volume {'not summed (see --volume)' if row.volume is None else rounded(row.volume, 2)}, fees {rounded(row.fees, 4)}, {held}, "
         f"realized PnL {rounded(row.realized_pnl, 4)}, unrealized {rounded(row.unrealized_pnl, 4)}"
     )
 

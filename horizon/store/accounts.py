@@ -1,17 +1,22 @@
 """Whether every seq of every run ended as exactly one thing (P2): a row, a dead letter, a duplicate, or part of a gap.
 
 Snapshots that store no rows leave only a count (R2, R6): as many seqs may be without a trace as that count says, and no more.
-One byte is kept for each seq, so a run of ten million records takes ten megabytes.
+One byte is kept for each seq, so a run of ten million records takes ten megabytes. Several processes tick off one part of the rows
+each; their accounts are added up, and what two of them have ticked off is there twice.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 _SEQ_MAX = 1 << 31  # beyond that a cursor is damage, and no memory is given for it
 _SHOWN = 5
+
+# What a seq is ticked off as. All have a bit in common, so that the AND of two accounts shows what both have.
+_OTHER, _FILL, _EVENT = 1, 3, 5
+_NAMES = {_OTHER: "other", _FILL: "fill", _EVENT: "order event"}
 
 Say = Callable[[str], None]
 
@@ -47,6 +52,49 @@ class Accounts:
         else:
             account.tick(what, seq)
 
+    def tick_fills(self, rows: Sequence[Any]) -> None:
+        """The regular rows of `fills_share`, in their order."""
+        accounts = self._accounts
+        for row in rows:
+            if row[1] is None:
+                continue
+            account = accounts.get(row[3])
+            if account is None:
+                self._strangers["fill", row[3]] += 1
+                continue
+            seq, ticks = row[4], account.ticks
+            if seq < len(ticks) and not ticks[seq]:
+                ticks[seq] = _FILL
+            else:
+                account.tick("fill", seq)
+            if row[0] > account.last_commit_no:
+                account.last_commit_no = row[0]
+
+    def tick_events(self, rows: Sequence[Any]) -> None:
+        """Rows of `order_events_share`; those of the original have no run."""
+        accounts = self._accounts
+        for row in rows:
+            run_id, seq = row[1], row[2]
+            if run_id is None or seq is None:
+                continue
+            account = accounts.get(run_id)
+            if account is None:
+                self._strangers["order event", run_id] += 1
+                continue
+            ticks = account.ticks
+            if 0 < seq < len(ticks) and not ticks[seq]:
+                ticks[seq] = _EVENT
+            else:
+                account.tick("order event", seq)
+            if row[4] == "new":
+                account.orders += 1
+
+    def add(self, other: Accounts) -> None:
+        """What another process has found of the same runs."""
+        self._strangers.update(other._strangers)
+        for run_id, account in self._accounts.items():
+            account.add(other._accounts[run_id])
+
     def tick_range(self, what: str, run_id: str, from_seq: int, to_seq: int) -> None:
         """Every seq of a range that the run has passed; one that ends beyond it is as long as damage made it."""
         account = self._accounts.get(run_id)
@@ -70,11 +118,6 @@ class Accounts:
         if account is not None and commit_no > account.last_commit_no:
             account.last_commit_no = commit_no
 
-    def note_order(self, run_id: str) -> None:
-        account = self._accounts.get(run_id)
-        if account is not None:
-            account.found["order"] += 1
-
     def close(self, say: Say) -> None:
         """Say what does not add up."""
         for (what, run_id), count in self._strangers.items():
@@ -87,27 +130,45 @@ class Accounts:
 class _Account:
     def __init__(self, cursor: Cursor) -> None:
         self.cursor = cursor
-        self.found: Counter[str] = Counter()
         self.last_commit_no = 0
+        self.orders = 0
         self._is_sane = 0 <= cursor.committed_seq < _SEQ_MAX
-        self._ticks = bytearray(cursor.committed_seq + 1 if self._is_sane else 1)
+        self.ticks = bytearray(cursor.committed_seq + 1 if self._is_sane else 1)
+        self._found: Counter[str] = Counter()  # what the ticks do not say
         self._twice: list[int] = []
         self._beyond: list[int] = []
 
     def tick(self, what: str, seq: int) -> None:
-        self.found[what] += 1
-        if not 0 < seq < len(self._ticks):
+        self._found[what] += 1
+        if not 0 < seq < len(self.ticks):
             self._beyond.append(seq)
-        elif self._ticks[seq]:
+        elif self.ticks[seq]:
             self._twice.append(seq)
         else:
-            self._ticks[seq] = 1
+            self.ticks[seq] = _OTHER
 
     def is_ticked(self, seq: int) -> bool:
-        return 0 < seq < len(self._ticks) and bool(self._ticks[seq])
+        return 0 < seq < len(self.ticks) and bool(self.ticks[seq])
+
+    def add(self, other: _Account) -> None:
+        self._found.update(other._found)
+        self._twice += other._twice
+        self._beyond += other._beyond
+        self.orders += other.orders
+        self.last_commit_no = max(self.last_commit_no, other.last_commit_no)
+        mine, theirs = int.from_bytes(self.ticks), int.from_bytes(other.ticks)
+        if mine & theirs:
+            for seq, (one, another) in enumerate(zip(self.ticks, other.ticks, strict=True)):
+                if one and another:
+                    self._twice.append(seq)
+                    self._found[_NAMES[another]] += 1
+                elif another:
+                    self.ticks[seq] = another
+        else:
+            self.ticks = bytearray((mine | theirs).to_bytes(len(self.ticks)))
 
     def faults(self) -> Iterator[str]:
-        cursor, found = self.cursor, self.found
+        cursor = self.cursor
         if not self._is_sane:
             yield f"its cursor says seq {cursor.committed_seq}, which no run reaches"
             return
@@ -116,7 +177,7 @@ class _Account:
         if self._beyond:
             yield f"seq {_some(self._beyond)} is stored, and the run is committed up to {cursor.committed_seq}"
         traceless = cursor.snapshots_without_rows + cursor.snapshots_refused
-        missing = self._ticks.count(0, 1)
+        missing = self.ticks.count(0, 1)
         if missing > traceless:
             yield (
                 f"{missing - traceless} of its records are committed and nowhere to be found"
@@ -125,11 +186,11 @@ class _Account:
         elif missing < traceless:
             yield f"its cursor counts {traceless} snapshots without rows, and only {missing} seqs are without a trace"
         for what, told, count in (
-            ("fill", cursor.fills, found["fill"]),
-            ("order event", cursor.order_events, found["order event"]),
-            ("order", cursor.orders, found["order"]),
-            ("duplicate", cursor.duplicates, found["duplicate"]),
-            ("dead letter", cursor.dead_letters, found["dead letter"]),
+            ("fill", cursor.fills, self._found["fill"] + self.ticks.count(_FILL)),
+            ("order event", cursor.order_events, self._found["order event"] + self.ticks.count(_EVENT)),
+            ("order", cursor.orders, self.orders),
+            ("duplicate", cursor.duplicates, self._found["duplicate"]),
+            ("dead letter", cursor.dead_letters, self._found["dead letter"]),
         ):
             if told != count:
                 yield f"its cursor counts {told} x {what}, and there are {count}"
@@ -138,10 +199,10 @@ class _Account:
 
     def _without_trace(self) -> list[int]:
         seqs: list[int] = []
-        seq = self._ticks.find(0, 1)
+        seq = self.ticks.find(0, 1)
         while seq != -1 and len(seqs) <= _SHOWN:
             seqs.append(seq)
-            seq = self._ticks.find(0, seq + 1)
+            seq = self.ticks.find(0, seq + 1)
         return seqs
 
 

@@ -7,7 +7,7 @@ for each. A bad record or a known fill is rare; then the batch is rolled back an
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from horizon.errors import StoreError, StoreRefused
 from horizon.failpoints import ACTIVE, reach
 from horizon.paths import DatabasePaths
 from horizon.store.actions import Task, letter_of, perform
+from horizon.store.checkpoints import beside
 from horizon.store.connection import check_durability, open_writer, set_durability
 from horizon.store.controls import all_controls
 from horizon.store.dead_letters import DeadLetters
@@ -69,6 +70,7 @@ class Store:
         Raises: ValueError when a seq is missing; StoreStalled, StoreError with nothing committed. A bad record never raises: it
         becomes a dead letter, committed before its seq is passed (R27).
         """
+        self.tend()
         committed, pending = self._pending(stretches)
         if not pending:
             return Outcome(committed, {}, set(), {})
@@ -76,7 +78,9 @@ class Store:
             done = self._commit(pending)
         except BaseException:
             self._captured.clear()  # letters may have been captured by what failed
+            self._cursors.clear()  # and it may be committed: SQLite does not always know
             raise
+        self._cursors.update(committed)
         dead_letters: dict[str, list[int]] = {}
         for letter in done.dead_letters:
             dead_letters.setdefault(letter.run_id, []).append(letter.seq)
@@ -98,6 +102,7 @@ class Store:
         Raises: ValueError when the gap does not begin behind the run's cursor.
         """
         cursor = self.cursor(run_id)
+        self._cursors.pop(run_id, None)
         if to_seq <= cursor:
             return
         if from_seq != cursor + 1:
@@ -118,6 +123,7 @@ class Store:
         StoreStalled and StoreError, after which the same command may be given again.
         """
         now = self._clock.now()
+        self._cursors.clear()
         with translated(self._paths.database), transaction(self._connection):
             done = perform(Task(self._connection, self._dead_letters, command_id, command, now, runs))
         # After the commit: a lost mark is made up for when the command comes again, a mark without the deed would be a lie.
@@ -129,6 +135,7 @@ class Store:
 
     def probe(self) -> None:
         """Commit something, to know that it can be done now. Raises: StoreStalled, StoreError."""
+        self.tend()
         with translated(self._paths.database), transaction(self._connection):
             self._connection.execute(QUERIES["probe"], {"now": self._clock.now()})
 
@@ -146,10 +153,17 @@ class Store:
                 set_durability(self._connection, durability)
             self._dead_letters.set_durability(durability)
 
+    def tend(self) -> None:
+        """Keep the checkpoints beside the commits going. Raises: StoreStalled, StoreError, also for what happened there."""
+        if self._checkpoints is not None:
+            self._checkpoints.tend()
+
     def checkpoint(self) -> None:
         """Move what is committed from the WAL into the database, as far as readers allow, and sync it."""
         if ACTIVE:
             reach("writer.checkpointing")
+        if self._checkpoints is not None:
+            self._checkpoints.wait_until_rested()
         with translated(self._paths.database):
             self._connection.wal_checkpoint()
         self._dead_letters.checkpoint()
@@ -173,21 +187,25 @@ class Store:
 
     def close(self) -> None:
         """Close the connections; SQLite checkpoints when the last one to a file closes."""
+        if self._checkpoints is not None:
+            self._checkpoints.close()
         self._connection.close()
         self._dead_letters.close()
 
     def _open(self) -> None:
-        self._connection = open_writer(self._paths.database, self._durability, self._clock)
-        try:
+        with ExitStack() as opened:
+            self._connection = opened.enter_context(closing(open_writer(self._paths.database, self._durability, self._clock)))
             with translated(self._paths.database):
                 self.database_id = str(self._connection.execute(QUERIES["meta"], {"key": "database_id"}).get)
                 self._wal = Path(self._connection.filename_wal)
             self._identities = (_identity(self._paths.database), _identity(self._wal))
-            self._dead_letters = DeadLetters(self._paths.dead_letters, self._durability)
-        except BaseException:
-            self._connection.close()
-            raise
+            self._dead_letters = opened.enter_context(closing(DeadLetters(self._paths.dead_letters, self._durability)))
+            with translated(self._paths.database):
+                self._checkpoints = beside(self._connection, self._paths.database, self.identity_holds)
+            opened.pop_all()
         self._captured: dict[str, frozenset[int]] = {}  # run_id -> dead letters whose seq is not passed yet
+        # run_id -> committed_seq, from the last append to the next: looking it up is a tenth of the cost of a single record.
+        self._cursors: dict[str, int] = {}
 
     def _pending(self, stretches: Iterable[Stretch]) -> tuple[dict[str, int], list[Stretch]]:
         """How far each run will be, and what is not committed yet."""
@@ -197,7 +215,8 @@ class Store:
             run_id = stretch.run_id
             last = seqs.get(run_id)
             if last is None:
-                last = seqs[run_id] = self.cursor(run_id)
+                known = self._cursors.get(run_id)
+                last = seqs[run_id] = self.cursor(run_id) if known is None else known
                 if run_id not in self._captured:
                     self._captured[run_id] = frozenset(self._dead_letters.seqs(run_id, after=last))
             if stretch.last_seq <= last:

@@ -3,36 +3,40 @@
 It reads beside a running writer. What may be read is taken down first, in one short transaction: how far each run is committed, and
 the last row of every table. Rows are only ever appended, so the pages that follow need no transaction around them all, and the WAL
 does not grow while ten million fills are folded. Only SQLite's own check of the pages is one long read.
+
+A large database is read by as many processes as there are processors (`crew.py`), each of which follows some markets.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, NamedTuple
 
 import apsw
 
-from horizon.errors import StoreError, StoreRefused
+from horizon.errors import HorizonError, StoreError
 from horizon.locks import is_free
 from horizon.paths import DatabasePaths
-from horizon.positions import Book
+from horizon.positions import Book, Holding
 from horizon.store.accounts import Accounts, Cursor, Say
-from horizon.store.chains import OrderChains
+from horizon.store.chains import judge
 from horizon.store.connection import open_reader
-from horizon.store.fills import fill_of
+from horizon.store.crew import Crew, processors, whole_check, wrong_pages
 from horizon.store.journals import left_in
 from horizon.store.letters import reader_of_letters
 from horizon.store.migrate import NEWEST_VERSION
 from horizon.store.recovery import read_original_state
-from horizon.store.refold import Refold, Stored, StoredRow, whole_snapshots
+from horizon.store.refold import Key, Stored, StoredRow, add_up
+from horizon.store.share import Last, Seen, Share, pages
 from horizon.store.sql import CHECKS, QUERIES
 from horizon.store.translate import reading, translated
 
-PAGE_ROWS = 5000
+_SMALL_ROWS = 100_000  # which one process checks before another one has started
 _SAID_OF_EACH = 20  # findings of one kind in full; a cut cable has thousands of ends
-_PAGES_MAX_SHOWN = 100  # lines of SQLite's own check
+
+Tell = Callable[[float], None]  # how much of the rows is read, from 0 to 1
 
 
 class Finding(NamedTuple):
@@ -55,22 +59,33 @@ class Report(NamedTuple):
     journals: int
 
 
-def check(paths: DatabasePaths) -> Report:
-    """Check a database and the journals beside it. Changes nothing. Raises: StoreError when it cannot be read at all."""
+def check(paths: DatabasePaths, processes: int | None = None, tell: Tell | None = None) -> Report:
+    """Check a database and the journals beside it. Changes nothing.
+
+    `processes`: how many read the rows, beside those that check the pages; 1 starts none at all; None is one for each processor when
+    that is worth it. `tell` hears how far it is.
+    Raises: StoreError when it cannot be read at all, or when one of the processes did not come to its end.
+    """
     found = _Findings()
     with closing(open_reader(paths.database)) as connection, translated(paths.database):
-        _check_pages(connection, found.say("integrity"))
         version = connection.pragma("user_version")
+        start = _start(connection) if version == NEWEST_VERSION else None
+        if processes is None:
+            processes = 1 if start is None or start.last.fill + start.last.order_event < _SMALL_ROWS else processors()
+        with Crew(alone=processes == 1) as crew:
+            crew.take(whole_check(connection, paths.database, processes))
+            if start is not None:
+                crew.take(_shares(connection, paths, start, processes))
+            seen = _collect(crew, start, found, tell)
         if found.findings:
             found.remarks.append("the rows were not looked at: what a damaged file says about them is worth nothing")
             return found.report(paths)
-        if version != NEWEST_VERSION:
+        if start is None:
             found.remarks.append(f"schema version {version}: more is checked once a writer has upgraded it to {NEWEST_VERSION}")
             return found.report(paths)
-        start = _start(connection)
         found.counts["runs"] = len(start.cursors)
         accounts = Accounts(start.cursors)
-        _check_rows(connection, start, accounts, found)
+        _add_up(connection, start, seen, accounts, found)
         _tick_rest(connection, start, accounts)
         _check_dead_letters(paths, start, accounts, found)
         accounts.close(found.say("seq"))
@@ -80,27 +95,17 @@ def check(paths: DatabasePaths) -> Report:
     return found.report(paths)
 
 
-class _Last(NamedTuple):
-    """The last row of each table."""
-
-    fill: int
-    order_event: int
-    snapshot_row: int
-    risk_event: int
-    duplicate: int
-
-
 class _Start(NamedTuple):
     """What is true of the moment at which the check began."""
 
-    last: _Last
+    last: Last
     cursors: list[Cursor]
     run_seqs: list[Any]  # run_id, seq of its start, seq of its end
     gaps: list[Any]
     open_orders: list[str]
     pointed: list[Stored]  # the newest snapshot of each strategy
     replayed: list[Any]  # run_id, seq, strategy, when
-    begun: dict[str, Book]  # what the original left
+    begun: dict[str, list[tuple[Key, Holding]]]  # what the original left
     original_commit_no: int
 
 
@@ -128,27 +133,20 @@ class _Findings:
         return Report(str(paths.database), self.findings, self.remarks, **self.counts)
 
 
-def _check_pages(connection: apsw.Connection, say: Say) -> None:
-    try:
-        lines = [str(line) for (line,) in connection.execute(f"PRAGMA integrity_check({_PAGES_MAX_SHOWN})")]
-    except apsw.CorruptError as error:
-        lines = [str(error)]
-    for line in lines:
-        if line != "ok":
-            say(line)
-
-
 def _start(connection: apsw.Connection) -> _Start:
     with reading(connection):
         last: Any = connection.execute(CHECKS["last_rows"]).fetchone()
         pointers: list[Any] = connection.execute(CHECKS["snapshot_pointers"]).fetchall()
         original: dict[str, Any] = {key: connection.execute(QUERIES["meta"], {"key": key}).get for key in _ORIGINAL}
-        begun: dict[str, Book] = {}
+        begun: dict[str, list[tuple[Key, Holding]]] = {}
         if original["original_strategy"] is not None:
             state = read_original_state(connection, original["original_snapshot_id"], original["original_commit_no"])
-            begun[original["original_strategy"]] = Book.restore(state.rows, state.fills)
+            left = Book.restore(state.rows, state.fills)
+            begun[original["original_strategy"]] = [
+                ((key.exchange, key.market_id, key.side.value), holding) for key, holding in left
+            ]
         return _Start(
-            last=_Last(*last),
+            last=Last(*last),
             cursors=[Cursor(*row) for row in connection.execute(CHECKS["cursors"])],
             run_seqs=connection.execute(CHECKS["run_seqs"]).fetchall(),
             gaps=connection.execute(CHECKS["gaps"]).fetchall(),
@@ -171,52 +169,103 @@ def _pointed(connection: apsw.Connection, strategy: str, commit_no: int, first_i
     return Stored(commit_no, f"newest snapshot of {strategy}", strategy, None, rows)
 
 
-def _pages(connection: apsw.Connection, query: str, last: int) -> Iterator[tuple[Any, ...]]:
-    """Every row up to the last one, in the order of its number, which is its first column."""
-    after = 0
-    while True:
-        page: list[Any] = connection.execute(CHECKS[query], {"after": after, "last": last, "limit": PAGE_ROWS}).fetchall()
-        if not page:
-            return
-        yield from page
-        after = page[-1][0]
-
-
-def _check_rows(connection: apsw.Connection, start: _Start, accounts: Accounts, found: _Findings) -> None:
-    """Every row once: its seq is ticked off, fills are folded, orders are followed."""
-    chains = OrderChains(found.say("order"))
+def _shares(connection: apsw.Connection, paths: DatabasePaths, start: _Start, processes: int) -> list[Share]:
+    """Markets dealt out, so that the shares are about as large; whatever has no fill falls to the first."""
     replayed_at: dict[str, float] = {}
     for _, _, strategy, at in start.replayed:
         replayed_at[strategy] = max(at, replayed_at.get(strategy, 0.0))
-    snapshots = _ticked(_pages(connection, "snapshots_page", start.last.snapshot_row), accounts)
-    refold = Refold(whole_snapshots(snapshots, start.pointed), start.begun, replayed_at, found.say("snapshot"))
-    events = _pages(connection, "order_events_page", start.last.order_event)
-    fills = _pages(connection, "fills_page", start.last.fill)
-    # Both tables side by side, at the pace of their lengths: so few orders wait for their other half.
-    pace = start.last.order_event / max(1, start.last.fill)
-    due = 0.0
+    dealt: list[set[str]] = [set()]
+    if processes > 1:
+        markets: list[Any] = connection.execute(CHECKS["fills_by_market"]).fetchall()
+        dealt = [set() for _ in range(min(len(markets), processes) or 1)]
+        sizes = [0] * len(dealt)
+        for market, count in markets:
+            least = sizes.index(min(sizes))
+            dealt[least].add(market)
+            sizes[least] += count
+    return [
+        Share(
+            number=number,
+            database=paths.database,
+            markets=frozenset().union(*dealt[1:]) if number == 0 else frozenset(markets_of_one),
+            others=number == 0,
+            last=start.last,
+            cursors=start.cursors,
+            pointed=start.pointed,
+            begun=start.begun,
+            replayed_at=replayed_at,
+            open_orders=start.open_orders,
+            original_commit_no=start.original_commit_no,
+        )
+        for number, markets_of_one in enumerate(dealt)
+    ]
+
+
+def _collect(crew: Crew, start: _Start | None, found: _Findings, tell: Tell | None) -> list[Seen]:
+    """What the shares have seen, in their order. Raises: StoreError."""
+    seen: list[Seen] = []
+    failed: HorizonError | None = None
+    rows, of = 0, 1 if start is None else max(1, start.last.fill + start.last.order_event)
+    for news in crew.news():
+        if isinstance(news, int):
+            rows += news
+            if tell is not None:
+                tell(min(1.0, rows / of))
+        elif isinstance(news, Seen):
+            seen.append(news)
+        elif isinstance(news, HorizonError):
+            failed = failed or news
+        elif news:
+            for line in news:
+                found.say("integrity")(line)
+            return seen
+    # Rows on a damaged page fail, and it is the pages that say why.
+    if failed is not None:
+        raise failed
+    return sorted(seen, key=lambda one: one.number)
+
+
+def _add_up(connection: apsw.Connection, start: _Start, seen: list[Seen], accounts: Accounts, found: _Findings) -> None:
+    """Put together what the shares have seen."""
+    for one in seen:
+        accounts.add(one.accounts)
+        found.counts["fills"] += one.fills
+        found.counts["order_events"] += one.order_events
+        for kind, text in one.findings:
+            found.say(kind)(text)
+    if any(one.is_renumbered for one in seen):
+        _check_places(connection, start, found.say("fill"))
+    late_fills = judge((one.unsettled for one in seen), start.open_orders, found.say("order"))
+    snapshots = add_up(one.snapshots for one in seen)
+    for _, difference in sorted(snapshots.differences.items()):
+        found.say("snapshot")(difference.text)
+    _tick_snapshots(connection, start, accounts)
+    found.counts["snapshots"] = len(snapshots.compared)
+    if snapshots.outdated:
+        found.remarks.append(f"snapshots from before a dead letter was replayed, not compared: {len(snapshots.outdated)}")
+    if late_fills:
+        found.remarks.append(f"orders with fills that came after, or without, an event of theirs: {late_fills}")
+
+
+def _check_places(connection: apsw.Connection, start: _Start, say: Say) -> None:
     before = 0
-    for row in fills:
-        commit_no = _check_fill(row, start.original_commit_no, accounts, chains, refold, found.say("fill"))
-        if commit_no < before:
-            found.say("fill")(f"fill {row[5]!r} has the number {commit_no} in the commit order, and lies behind number {before}")
-        before = max(before, commit_no)
-        found.counts["fills"] += 1
-        due += pace
-        while due >= 1.0 and (event := next(events, None)) is not None:
-            _check_event(event, accounts, chains)
-            found.counts["order_events"] += 1
-            due -= 1.0
-    for event in events:
-        _check_event(event, accounts, chains)
-        found.counts["order_events"] += 1
-    refold.close()
-    chains.close(start.open_orders)
-    found.counts["snapshots"] = refold.compared
-    if refold.outdated:
-        found.remarks.append(f"snapshots from before a dead letter was replayed, not compared: {refold.outdated}")
-    if chains.late_fills:
-        found.remarks.append(f"orders with fills that came after, or without, an event of theirs: {chains.late_fills}")
+    for _, place, fill_id in _rows(connection, "fill_places_page", start.last.fill):
+        if place < before:
+            say(f"fill {fill_id!r} has the number {place} in the commit order, and lies behind number {before}")
+        before = max(before, place)
+
+
+def _tick_snapshots(connection: apsw.Connection, start: _Start, accounts: Accounts) -> None:
+    """Each snapshot is ticked off once, however many rows it has."""
+    before: tuple[str, int] | None = None
+    for _, run_id, seq in _rows(connection, "snapshot_seqs_page", start.last.snapshot_row):
+        if run_id is not None and seq is not None and (run_id, seq) != before:
+            before = run_id, seq
+            accounts.tick("snapshot", run_id, seq)
+
+
+def _rows(connection: apsw.Connection, query: str, last: int) -> Iterator[tuple[Any, ...]]:
+    return (row for page in pages(connection, query, last) for row in page)
 
 
 def _tick_rest(connection: apsw.Connection, start: _Start, accounts: Accounts) -> None:
@@ -225,7 +274,7 @@ def _tick_rest(connection: apsw.Connection, start: _Start, accounts: Accounts) -
         ("risk event", "risk_events_page", start.last.risk_event),
         ("duplicate", "duplicates_page", start.last.duplicate),
     ):
-        for _, run_id, seq in _pages(connection, query, last):
+        for _, run_id, seq in _rows(connection, query, last):
             if run_id is not None and seq is not None:
                 accounts.tick(what, run_id, seq)
     for run_id, started, ended in start.run_seqs:
@@ -234,48 +283,6 @@ def _tick_rest(connection: apsw.Connection, start: _Start, accounts: Accounts) -
                 accounts.tick(what, run_id, seq)
     for run_id, from_seq, to_seq, *_ in start.gaps:
         accounts.tick_range("missing record", run_id, from_seq, to_seq)
-
-
-def _check_fill(
-    row: tuple[Any, ...], last_original: int, accounts: Accounts, chains: OrderChains, refold: Refold, say: Say
-) -> int:
-    """Returns its place in the commit order."""
-    rowid, commit_no, strategy, run_id, seq, _, order_id, *_ = row
-    place: int = rowid if commit_no is None else commit_no
-    if run_id is not None:
-        if seq is not None:
-            accounts.tick("fill", run_id, seq)
-        accounts.note_commit_no(run_id, place)
-    try:
-        fill = fill_of(row[5:])
-    except StoreRefused as error:
-        say(str(error))
-        return place
-    chains.fill(order_id, fill.size)
-    # What the original left is in the book already; what its programs added since belongs to no strategy.
-    if place > last_original and strategy is not None:
-        refold.fill(place, strategy, fill)
-    return place
-
-
-def _check_event(row: tuple[Any, ...], accounts: Accounts, chains: OrderChains) -> None:
-    _, run_id, seq, order_id, status, filled_size = row
-    if run_id is not None and seq is not None:
-        accounts.tick("order event", run_id, seq)
-        if status == "new":
-            accounts.note_order(run_id)
-    chains.event(order_id, status, filled_size, run_id is not None)
-
-
-def _ticked(rows: Iterator[tuple[Any, ...]], accounts: Accounts) -> Iterator[tuple[Any, ...]]:
-    """The rows of snapshots, each snapshot ticked off once."""
-    before: tuple[str, int] | None = None
-    for row in rows:
-        run_id, seq = row[2], row[3]
-        if run_id is not None and seq is not None and (run_id, seq) != before:
-            before = run_id, seq
-            accounts.tick("snapshot", run_id, seq)
-        yield row
 
 
 def _check_dead_letters(paths: DatabasePaths, start: _Start, accounts: Accounts, found: _Findings) -> None:
@@ -287,9 +294,10 @@ def _check_dead_letters(paths: DatabasePaths, start: _Start, accounts: Accounts,
     replayed = {(run_id, seq) for run_id, seq, *_ in start.replayed}
     try:
         with closing(reader_of_letters(paths.dead_letters)) as connection, translated(paths.dead_letters):
-            _check_pages(connection, found.say("integrity"))
+            for line in wrong_pages(connection):
+                found.say("integrity")(line)
             last: Any = connection.execute(CHECKS["last_letter"]).get
-            for _, run_id, seq in _pages(connection, "letters_page", last):
+            for _, run_id, seq in _rows(connection, "letters_page", last):
                 # One that was replayed is a row now, or has changed one.
                 is_row = (run_id, seq) in replayed and accounts.is_ticked(run_id, seq)
                 if accounts.has_passed(run_id, seq) and not is_row:

@@ -3,6 +3,20 @@
 
 -- == Check: what is taken down at the start, in one transaction ==
 
+-- name: check_all
+SELECT integrity_check FROM pragma_integrity_check;
+
+-- name: check_pages
+-- Without comparing indexes with their tables.
+SELECT quick_check FROM pragma_quick_check;
+
+-- name: check_table
+SELECT integrity_check FROM pragma_integrity_check(:table);
+
+-- name: indexed_tables
+-- The largest first: fills have most rows and most indexes.
+SELECT DISTINCT tbl_name FROM sqlite_schema WHERE type = 'index' ORDER BY tbl_name <> 'fills';
+
 -- name: last_rows
 SELECT coalesce((SELECT max(rowid) FROM fills), 0), coalesce((SELECT max(id) FROM order_events), 0),
        coalesce((SELECT max(id) FROM position_snapshots), 0), coalesce((SELECT max(id) FROM risk_events), 0),
@@ -54,20 +68,41 @@ SELECT strategy, count(*) FROM dead_letters WHERE dismissed_at IS NULL AND repla
 
 -- == Check: page by page ==
 
--- name: fills_page
-SELECT rowid, commit_no, strategy, run_id, seq, fill_id, order_id, market_id, side, order_side, price, size, fee, timestamp, token_id,
-       exchange, is_maker, multiplier, fee_currency
+-- name: fills_share
+-- Of some markets, or of all others. `kind`: 1 for a sale, and 2 more for a fee in what was bought; NULL for a row that is not quite as we
+-- write them, which is then read whole. A text is greater than every number and a blob than every text, so a comparison also is a check
+-- of the type.
+SELECT rowid, CASE WHEN commit_no IS rowid AND strategy IS NOT NULL AND run_id IS NOT NULL AND seq BETWEEN 1 AND 2147483647
+                    AND fill_id > '' AND fill_id < x'' AND order_id > '' AND order_id < x''
+                    AND size > 0.0 AND size <= 1e300 AND price BETWEEN -1e300 AND 1e300 AND fee BETWEEN -1e300 AND 1e300
+                    AND timestamp BETWEEN -1e300 AND 1e300 AND multiplier BETWEEN -1e300 AND 1e300
+              THEN CASE order_side WHEN 'buy' THEN 0 WHEN 'sell' THEN 1 END
+                   + CASE fee_currency WHEN 'quote' THEN 0 WHEN 'base' THEN 2 END END AS kind,
+       strategy, run_id, seq, order_id, exchange, market_id, side, price, size, fee, token_id, multiplier
 FROM fills
-WHERE rowid > :after AND rowid <= :last
+WHERE rowid > :after AND rowid <= :last AND (+market_id IN (SELECT value FROM json_each(:markets))) <> :others
 ORDER BY rowid
 LIMIT :limit;
 
--- name: order_events_page
+-- name: fill_at
+SELECT rowid, commit_no, strategy, run_id, seq, fill_id, order_id, market_id, side, order_side, price, size, fee, timestamp, token_id,
+       exchange, is_maker, multiplier, fee_currency
+FROM fills
+WHERE rowid = :rowid;
+
+-- name: fill_places_page
+SELECT rowid, coalesce(commit_no, rowid), fill_id FROM fills WHERE rowid > :after AND rowid <= :last ORDER BY rowid LIMIT :limit;
+
+-- name: order_events_share
 SELECT id, run_id, seq, order_id, status, filled_size
 FROM order_events
-WHERE id > :after AND id <= :last
+WHERE id > :after AND id <= :last AND (+market_id IN (SELECT value FROM json_each(:markets))) <> :others
 ORDER BY id
 LIMIT :limit;
+
+-- name: fills_by_market
+-- By the index alone: what a share of the check is made of.
+SELECT market_id, count(*) FROM fills GROUP BY market_id ORDER BY 2 DESC;
 
 -- name: snapshots_page
 SELECT id, strategy, run_id, seq, commit_no, exchange, market_id, side, token_id, exact_size, exact_cost, exact_realized_pnl,
@@ -76,6 +111,9 @@ FROM position_snapshots
 WHERE id > :after AND id <= :last
 ORDER BY id
 LIMIT :limit;
+
+-- name: snapshot_seqs_page
+SELECT id, run_id, seq FROM position_snapshots WHERE id > :after AND id <= :last ORDER BY id LIMIT :limit;
 
 -- name: risk_events_page
 SELECT id, run_id, seq FROM risk_events WHERE id > :after AND id <= :last ORDER BY id LIMIT :limit;

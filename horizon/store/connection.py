@@ -1,8 +1,8 @@
 """Open the databases. Only the writer process writes, checkpoints and migrates; everybody else opens read-only.
 
-One read-write connection, because two that write and checkpoint at once can lose committed pages (SQLite 3.7.0 to 3.51.2), and because
-a second one would only wait for the first. Whether a file is SQLite's at all is left to SQLite, which changes nothing in a file
-that is not: a look of our own would drop the locks of a connection that this process has already (R11).
+One connection writes, because a second one would only wait for it; when another one may checkpoint beside it, checkpoints.py says.
+Whether a file is SQLite's at all is left to SQLite, which changes nothing in a file that is not: a look of our own would drop the
+locks of a connection that this process has already (R11).
 """
 
 from __future__ import annotations

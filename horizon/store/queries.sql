@@ -224,6 +224,10 @@ SELECT fill_id, order_id, market_id, side, order_side, price, size, fee, timesta
        seq, commit_no, is_maker, multiplier, fee_currency
 FROM fills
 WHERE market_id = :market
+  AND rowid <= CASE WHEN :strategy IS NULL THEN 9223372036854775807 ELSE max(
+          (SELECT coalesce(max(last_commit_no), 0) FROM run_cursors WHERE run_cursors.strategy = :strategy),
+          (SELECT iif(:strategy = (SELECT value FROM horizon_meta WHERE key = 'original_strategy'), value, 0)
+           FROM horizon_meta WHERE key = 'original_commit_no')) END
   AND (:strategy IS NULL OR strategy = :strategy)
   AND (:since IS NULL OR timestamp >= :since)
 ORDER BY rowid DESC
@@ -255,6 +259,8 @@ SELECT strategy_runs.run_id, strategy_runs.strategy, exchange, started_at, ended
        coalesce(dead_letters, 0), coalesce(snapshots_refused, 0)
 FROM strategy_runs LEFT JOIN run_cursors USING (run_id)
 WHERE (:strategy IS NULL OR strategy_runs.strategy = :strategy)
+  AND (:since IS NULL OR ended_at IS NULL OR ended_at >= :since)
+  AND (:market IS NULL OR run_id IN (SELECT run_id FROM fills WHERE market_id = :market))
 ORDER BY strategy_runs.rowid DESC
 LIMIT :limit;
 
@@ -319,6 +325,8 @@ ORDER BY id DESC;
 SELECT run_id, strategy_name, exchange, started_at, ended_at, config
 FROM strategy_runs
 WHERE (:strategy IS NULL OR strategy_name = :strategy)
+  AND (:since IS NULL OR ended_at IS NULL OR ended_at >= :since)
+  AND :market IS NULL  -- its fills do not say of which run they are
 ORDER BY rowid DESC
 LIMIT :limit;
 

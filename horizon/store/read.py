@@ -174,11 +174,19 @@ def positions(connection: apsw.Connection, *, strategy: str | None = None, marke
     return [view for view in views if market in (None, view.market_id)]
 
 
-def runs(connection: apsw.Connection, *, strategy: str | None = None, limit: int | None = 50) -> list[RunRow]:
-    """Runs, newest first."""
+def runs(
+    connection: apsw.Connection,
+    *,
+    strategy: str | None = None,
+    market: str | None = None,
+    since: float | None = None,
+    limit: int | None = 50,
+) -> list[RunRow]:
+    """Runs, newest first: those with a fill in a market, which reads all fills of it; those that still ran at a time."""
     with reading(connection):
         query = "original_newest_runs" if is_original(connection) else "newest_runs"
-        return [RunRow(*row) for row in connection.execute(QUERIES[query], {"strategy": strategy, "limit": _limit(limit)})]
+        values = {"strategy": strategy, "market": market, "since": since, "limit": _limit(limit)}
+        return [RunRow(*row) for row in connection.execute(QUERIES[query], values)]
 
 
 def summary(connection: apsw.Connection) -> list[StrategySummary]:

@@ -146,8 +146,11 @@ class Transaction:
     def _write_step(self, step: _Step) -> None:
         if not step.runs:
             return
-        self._insert_fills(step.fills)
-        self._connection.executemany(QUERIES["insert_order_event"], step.events)
+        # Also for no rows a statement is prepared, which a commit of one record feels.
+        if step.fills:
+            self._insert_fills(step.fills)
+        if step.events:
+            self._connection.executemany(QUERIES["insert_order_event"], step.events)
         step.write_orders(self._connection)
         self._connection.executemany(QUERIES["advance_run"], map(astuple, step.runs.values()))
         self._commit_no = step.commit_no
@@ -316,9 +319,12 @@ class _Step:
 
     def write_orders(self, connection: apsw.Connection) -> None:
         # In this order a late change of an order that was closed in the same step finds no row.
-        connection.executemany(QUERIES["open_order"], self.opened.values())
-        connection.executemany(QUERIES["close_order"], self.closed)
-        connection.executemany(QUERIES["change_open_order"], self.changed.values())
+        if self.opened:
+            connection.executemany(QUERIES["open_order"], self.opened.values())
+        if self.closed:
+            connection.executemany(QUERIES["close_order"], self.closed)
+        if self.changed:
+            connection.executemany(QUERIES["change_open_order"], self.changed.values())
 
     def _run(self, run_id: str, strategy: str, seq: int) -> Advance:
         """What this step does to a run, which now is at `seq`."""

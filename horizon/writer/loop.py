@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
@@ -23,7 +25,7 @@ from horizon.errors import DecodeError, ForeignJournal, Halt, JournalCorrupt, St
 from horizon.failpoints import ACTIVE, reach
 from horizon.lifeline import Lifeline
 from horizon.locks import FileLock
-from horizon.metrics import Metrics
+from horizon.metrics import SIZES, Metrics, Reading, Tally
 from horizon.paths import SOCKET_NAME, DatabasePaths
 from horizon.store.append import Outcome, Store
 from horizon.telemetry import Sender
@@ -46,6 +48,7 @@ _PROBE_EVERY_S = 5.0  # without a commit for so long, an idle writer proves that
 _NEWEST_DEAD_LETTERS = 100_000
 _MESSAGES_A_ROUND = 1000  # so that no flood of them keeps the writer from committing
 _RECEIVE_QUEUE = 64  # messages a run; beyond that its journal is read
+_FREE = wire.Control()  # may do everything
 
 
 class Kind(Enum):
@@ -74,6 +77,10 @@ class Writer:
         self._channel = channel
         self._lifeline = lifeline
         self._metrics = metrics
+        self._metrics.tell(self._figures)
+        self._commit_seconds = Tally()
+        self._batch_records = Tally(SIZES)
+        self._rows: Counter[str] = Counter()  # committed, by kind
         self._clock = clock
         self._store: Store | None = None
         self._runs: dict[str, Run] = {}
@@ -133,12 +140,21 @@ class Writer:
 
     def _receive(self) -> None:
         has_work = bool(self._batch.stretches) or any(run.behind or run.dead for run in self._runs.values())
-        self._poller.poll(0 if has_work and not self._stalled else int(_LOOK_EVERY_S * 1000))
-        self._hear_supervisor()
-        for _ in range(_MESSAGES_A_ROUND):
+        ready = dict(self._poller.poll(0 if has_work and not self._stalled else int(_LOOK_EVERY_S * 1000)))
+        if self._channel is not None and (self._channel.closed or self._channel.fileno() in ready):
+            self._hear_supervisor(self._channel)
+        if self._socket not in ready:
+            return
+        receive = self._socket.recv
+        for number in range(_MESSAGES_A_ROUND):
+            # A record often comes alone: to ask whether there is more takes a third of what the exception takes.
+            if number == 1 and not self._poller.poll(0):
+                return
             try:
-                identity, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
-                message = wire.decode_from_run(b"".join(parts))
+                identity, frame = receive(zmq.NOBLOCK), receive(zmq.NOBLOCK, copy=False)
+                # A run sends one part; what comes in several is no message, and stays in its place.
+                data = b"".join((frame.bytes, *self._socket.recv_multipart(zmq.NOBLOCK))) if frame.more else frame.bytes
+                message = wire.decode_from_run(data)
             except zmq.Again:
                 return
             except DecodeError:
@@ -155,17 +171,15 @@ class Writer:
                 log.info("giving %s up to %s", self._paths.database, message.asked_by, extra={"action": "writer_give_up"})
                 self._leave_now = True
 
-    def _hear_supervisor(self) -> None:
-        if self._channel is None:
-            return
-        for message in self._channel.receive():
+    def _hear_supervisor(self, channel: Channel) -> None:
+        for message in channel.receive():
             if isinstance(message, Stop):
                 self._leave_when_alone, self._list_at = True, 0.0
                 self._leave_by = self._clock.monotonic() + message.deadline_s
-        if self._channel.closed:  # found now, or by a send before
+        if channel.closed:  # found now, or by a send before
             log.warning("the supervisor is gone; leaving after the last strategy", extra={"action": "supervisor_gone"})
-            self._poller.unregister(self._channel.fileno())
-            self._channel.close()
+            self._poller.unregister(channel.fileno())
+            channel.close()
             self._channel = None
             self._leave_when_alone, self._list_at = True, 0.0
             if self._lifeline is not None:
@@ -185,16 +199,20 @@ class Writer:
         end = message.offset + len(message.frames)
         if not message.frames or self._stalled or run.gap is not None or end <= run.offset:
             return
-        frames = wire.read_frames(message.frames, run.taken + 1, run.journal.salt)
-        if frames.size < len(message.frames):
-            stranger = wire.seq_of_frame(memoryview(message.frames), frames.size, run.journal.salt)
-            self._drop("not_intact" if stranger is None else "out_of_order")
+        # It may begin with what was read from the journal meanwhile.
+        data = message.frames[max(0, run.offset - message.offset) :]
+        frames = wire.read_frames(data, run.taken + 1, run.journal.salt)
+        if frames.size < len(data):
+            stranger = wire.seq_of_frame(memoryview(data), frames.size, run.journal.salt)
+            self._drop("not_intact" if stranger is None else "out_of_order", run)
         elif not self._batch.take(run, frames, end, from_journal=False):
-            self._drop("not_a_record")
+            self._drop("not_a_record", run)
 
-    def _drop(self, reason: str) -> None:
-        """Drop a message: what it carried is read from the journal (R17)."""
+    def _drop(self, reason: str, run: Run | None = None) -> None:
+        """Drop a message: what it carried is read from the journal (R17), and at once, because more of that run may come behind it."""
         self._metrics.counter("horizon_messages_dropped_total").labels(reason).inc()
+        if run is not None:
+            run.behind = True
 
     # ---- read journals
 
@@ -247,6 +265,7 @@ class Writer:
     def _list_journals(self) -> None:
         """Meet new runs, and notice dead ones: the kernel says so by their strategy's lock (R10)."""
         store = self._own_store()  # also when there is nothing to commit: a folder that was deleted needs no writer any more
+        store.tend()  # what a checkpoint met is heard of also when nothing is committed
         for path in self._paths.journals():
             if path.stem not in self._runs and path.name not in self._left_alone:
                 self._meet(path, store)
@@ -328,10 +347,9 @@ class Writer:
             reach("writer.committed")
         self._committed_at = self._clock.monotonic()
         self._committed += batch.records
-        self._metrics.histogram("horizon_commit_seconds").observe(self._committed_at - started)
-        self._metrics.histogram("horizon_batch_records").observe(batch.records)
-        for kind, count in outcome.rows.items():
-            self._metrics.counter("horizon_records_committed_total").labels(kind).inc(count)
+        self._commit_seconds.observe(self._committed_at - started)
+        self._batch_records.observe(batch.records)
+        self._rows.update(outcome.rows)
         if outcome.rows.get("risk_event"):
             self._controls = None
         for run_id in batch.runs:
@@ -371,7 +389,7 @@ class Writer:
 
     def _obey(self) -> None:
         """Do what people asked for. A command that has to wait is not kept: it is given again, or given up."""
-        if not self._ready:
+        if not self._ready or not self._commands:
             return
         runs = {run.run_id: run.strategy for run in self._runs.values()}
         while self._commands:
@@ -388,9 +406,7 @@ class Writer:
     def _own_store(self) -> Store:
         """The store, if its files still are the ones behind their names (R12). Raises: Halt."""
         assert self._store is not None
-        named = self._lock.path.stat() if self._lock.path.exists() else None
-        held = self._lock.stat()
-        if named is None or (named.st_dev, named.st_ino) != (held.st_dev, held.st_ino) or not self._store.identity_holds():
+        if not (self._lock.has_its_name() and self._store.identity_holds()):
             raise Halt(
                 f"{self._paths.database}, its -wal or {self._lock.path} was moved, replaced or deleted under the running writer. "
                 "Nothing more is acknowledged; put the file back and start again: the journals have what is missing"
@@ -456,7 +472,7 @@ class Writer:
         return run.told == control
 
     def _control_of(self, strategy: str) -> wire.Control:
-        return (self._controls or {}).get(strategy, wire.Control())
+        return self._controls.get(strategy, _FREE) if self._controls else _FREE
 
     def _welcome(self, hello: wire.Hello) -> wire.FromWriter:
         if hello.protocol != wire.PROTOCOL:
@@ -482,6 +498,12 @@ class Writer:
         return True
 
     # ---- tell the supervisor
+
+    def _figures(self) -> Iterator[Reading]:
+        yield Reading("horizon_commit_seconds", self._commit_seconds)
+        yield Reading("horizon_batch_records", self._batch_records)
+        for kind, count in self._rows.items():
+            yield Reading("horizon_records_committed_total", count, (kind,))
 
     def _beat(self) -> None:
         """From the loop itself: a thread would go on beating for a loop that hangs. Dropped when the supervisor does not read."""

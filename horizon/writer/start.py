@@ -7,6 +7,7 @@ the holder. A supervised one asks a private holder to give it up and waits, sayi
 from __future__ import annotations
 
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -63,6 +64,7 @@ def start(database: Path, durability: str, *, private: bool, channel_fd: int | N
         log.info("SQLite %s for %s", apsw.sqlite_lib_version(), paths.database, extra={"action": "writer_start"})
         writer = Writer(paths, lock, kind, durability, channel, Metrics(), SYSTEM_CLOCK, lifeline)
         signal.signal(signal.SIGTERM, lambda *_: writer.stop())
+        gc.freeze()  # what is there now stays: no collection needs to walk through it while records wait
         writer.run()
     except HorizonError as error:
         log.error("%s", error, extra={"action": "writer_failed"})

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,7 +34,7 @@ class Disk:
         self._rules = rules
 
     def fail(self, call: str, number: int, *files: str) -> None:
-        """Let every `call` ("sync" or "write") on files whose path ends like this fail."""
+        """Let every `call` ("sync" or "write") on files whose path ends like this fail; "kill" ends the writer at its N-th write."""
         new = self._rules.with_suffix(".new")
         new.write_text("".join(f"{call} {number} {file}\n" for file in files))
         new.rename(self._rules)  # a process never reads half of them
@@ -208,6 +210,88 @@ def test_a_start_on_a_failing_disk_waits_for_its_cure(database: DatabasePaths, d
     assert writer.says("STALLED") == 1
     recorder.close()
     writer.end()
+
+
+@pytest.mark.parametrize(
+    ("durability", "call", "number"),
+    [
+        ("process", "write", errno.EIO),
+        ("process", "write", errno.ENOSPC),
+        ("process", "sync", errno.EIO),
+        ("power", "sync", errno.EIO),
+    ],
+)
+def test_errors_of_a_checkpoint_beside_the_commits_stop_the_acks_and_it_goes_on_by_itself(
+    database: DatabasePaths, disk: Disk, start: Start, durability: str, call: str, number: int
+) -> None:
+    """R20, R21: the log takes everything, and only the database, which a checkpoint writes, can not be written."""
+    # Given a writer at work
+    writer = start(durability)
+    recorder = _open(database, durability)
+    recorder.record(fill(1))
+    recorder.flush(10)
+    # When checkpoints fail, under a load that needs them
+    disk.fail(call, number, f"/{DATABASE}")
+    recorded = 1
+    while not writer.says("STALLED"):
+        _record(recorder, recorded + 1, recorded + 1000)
+        recorded += 1000
+        with suppress(AckTimeout):
+            recorder.flush(1.0)
+        assert recorded < 1_000_000
+    # Then nothing is acknowledged, there was one alarm, and the writer lives and does not hammer the disk
+    acked = recorder.committed_seq
+    recorder.record(fill(recorded + 1))
+    with pytest.raises(AckTimeout):
+        recorder.flush(1.0)
+    assert recorder.committed_seq == acked
+    assert writer.says("STALLED") == 1
+    assert writer.process.poll() is None
+    assert 1 <= disk.refused(call, f"/{DATABASE}") < 50
+    # And when the errors end, it goes on by itself
+    disk.heal()
+    recorder.flush(30)
+    assert rows(database, "SELECT count(*), count(DISTINCT fill_id) FROM fills") == [(recorded + 1, recorded + 1)]
+    assert rows(database, "SELECT count(*) FROM duplicates") == [(0,)]
+    eventually(lambda: writer.says("resumed") == 1, what="the end of the alarm")
+    recorder.close()
+    writer.end()
+
+
+@pytest.mark.parametrize("durability", ["process", "power"])
+def test_a_kill_in_the_middle_of_a_checkpoint_beside_the_commits_loses_nothing(
+    database: DatabasePaths, disk: Disk, start: Start, durability: str
+) -> None:
+    # Given a writer that dies when a checkpoint has moved a hundred pages of some thousand
+    writer = start(durability)
+    recorder = _open(database, durability)
+    disk.fail("kill", 100, f"/{DATABASE}")
+    recorded = 0
+    while writer.process.poll() is None:
+        _record(recorder, recorded + 1, recorded + 1000)
+        recorded += 1000
+        with suppress(AckTimeout):
+            recorder.flush(1.0)
+        assert recorded < 1_000_000
+    assert writer.process.returncode == -signal.SIGKILL
+    assert disk.refused("kill", f"/{DATABASE}") == 1
+    # Then the database is whole, and what was acknowledged is in it
+    assert rows(database, "PRAGMA integrity_check") == [("ok",)]
+    assert rows(database, "SELECT count(*) FROM fills")[0][0] >= recorder.committed_seq
+    # And the next writer stores the rest, once
+    disk.heal()
+    start(durability)
+    recorder.flush(30)
+    assert rows(database, "SELECT count(*), count(DISTINCT fill_id) FROM fills") == [(recorded, recorded)]
+    assert rows(database, "SELECT count(*) FROM duplicates") == [(0,)]
+    recorder.close()
+
+
+def _record(recorder: Recorder, first: int, last: int) -> None:
+    recorder.begin_cycle()
+    for number in range(first, last + 1):
+        recorder.record(fill(number))
+    recorder.ship()
 
 
 def _open(database: DatabasePaths, durability: str) -> Recorder:

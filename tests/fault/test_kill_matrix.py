@@ -46,6 +46,7 @@ MOMENTS = (
     Moment("recording_under_a_supervisor_that_stands_still", "supervisor.running", "trading"),
     Moment("mid_batch", "writer.batch_taken", "trading"),
     Moment("between_commit_and_ack", "writer.committed", "trading"),
+    Moment("checkpointing_beside_the_commits", "writer.checkpointing_beside", "trading"),
     Moment("checkpointing_after_an_io_error", "writer.checkpointing", "io error"),
     Moment("checkpointing_at_the_end", "writer.checkpointing", "stop", _NO_WORKER),
     Moment("snapshotting", "worker.snapshotting", "trading"),

@@ -120,20 +120,29 @@ QUESTIONS: dict[str, Callable[[apsw.Connection], object]] = {
     "whose run it is": lambda connection: read.strategy_of_run(connection, "run-1"),
     "horizon fills": read.fills,
     "horizon fills --market": lambda connection: read.fills(connection, market="btc"),
+    "horizon fills --strategy": lambda connection: read.fills(connection, strategy="maker"),
+    "horizon fills --market --strategy": lambda connection: read.fills(connection, market="btc", strategy="maker"),
+    "the fills of a new strategy in a market": lambda connection: read.fills(connection, market="btc", strategy="newcomer"),
     "horizon positions": read.positions,
     "horizon orders": read.orders,
     "horizon runs": read.runs,
+    "horizon runs --since": lambda connection: read.runs(connection, since=0.0),
+    "horizon summary": read.summary,
+}
+# Goes backwards through the events, and stops when it has seen enough orders.
+UNTIL_ENOUGH: dict[str, Callable[[apsw.Connection], object]] = {
+    "horizon orders --all": lambda connection: read.orders(connection, all_=True)
 }
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("question", [*QUESTIONS, *UNTIL_ENOUGH])
 def test_what_is_asked_at_a_start_and_in_a_default_view_reads_no_history(
     question: str, databases: dict[int, DatabasePaths]
 ) -> None:
     cost = {}
     for size, paths in databases.items():
         with counting() as statements, closing(open_reader(paths.database)) as reader:
-            QUESTIONS[question](reader)
+            (QUESTIONS | UNTIL_ENOUGH)[question](reader)
         cost[size] = total(statements)
     assert cost[LARGE].scanned <= SMALL_TABLES, cost
     assert cost[LARGE].steps <= cost[SMALL].steps * 1.5, cost

@@ -228,6 +228,31 @@ def test_a_forged_message_in_a_runs_name_is_dropped(database: DatabasePaths, rec
     assert [row[0] for row in rows(database, "SELECT fill_id FROM fills ORDER BY rowid")] == ["fill-00000001", "fill-00000003"]
 
 
+def test_a_message_may_begin_with_what_the_writer_read_from_the_journal(database: DatabasePaths, recorder: Recorder) -> None:
+    recorder.flush(10)
+    recorder.begin_cycle()
+    recorder.record(fill(1))
+    eventually(lambda: rows(database, "SELECT count(*) FROM fills") == [(1,)])
+    recorder.record(fill(2))
+    recorder.ship()
+    recorder.flush(10)
+    assert rows(database, "SELECT count(*) FROM fills") == [(2,)]
+
+
+def test_what_a_lost_message_carried_comes_before_the_next_one(database: DatabasePaths, recorder: Recorder) -> None:
+    """R17: the next message tells that one is missing."""
+    recorder.flush(10)
+    for number in range(1, 21):
+        recorder.begin_cycle()
+        recorder.record(fill(number))
+        if number % 2:
+            recorder._link.shipped = recorder._journal.head
+        recorder.ship()
+    recorder.flush(10)
+    ids = [row[0] for row in rows(database, "SELECT fill_id FROM fills ORDER BY rowid")]
+    assert ids == [f"fill-{number:08d}" for number in range(1, 21)]
+
+
 def test_the_folder_and_its_files_belong_to_their_owner_only(database: DatabasePaths, recorder: Recorder) -> None:
     recorder.flush(10)
     assert database.folder.stat().st_mode & 0o777 == 0o700

@@ -3,12 +3,13 @@
  * FILE holds lines "CALL ERRNO SUFFIX", for example "sync 5 .db-wal": from then on every fsync or fdatasync (sync), or every write,
  * pwrite or pwrite64 (write), of a file whose path ends in SUFFIX fails with that error number. FILE is read again at every call, so
  * a test steers a running process by writing it anew; an empty or missing one lets everything through. Each refusal appends its rule to
- * FILE.refused, so that a test knows that what it prepared did happen.
+ * FILE.refused, so that a test knows that what it prepared did happen. "kill COUNT SUFFIX" ends the process by SIGKILL at that write.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,8 +41,15 @@ static int refuses(const char *call, int fd)
         return 0;
     rules[size] = path[length] = 0;
     for (const char *at = rules; sscanf(at, "%15s %d %255s%n", rule_call, &number, suffix, &used) == 3; at += used) {
+        static int writes;
         size_t end = strlen(suffix);
-        if (!strcmp(rule_call, call) && end <= (size_t)length && !strcmp(path + length - end, suffix)) {
+        if (end > (size_t)length || strcmp(path + length - end, suffix))
+            continue;
+        if (!strcmp(rule_call, "kill") && !strcmp(call, "write") && ++writes == number) {
+            note(file, rule_call, number, suffix);
+            kill(getpid(), SIGKILL);
+        }
+        if (!strcmp(rule_call, call)) {
             note(file, call, number, suffix);
             errno = number;
             return 1;

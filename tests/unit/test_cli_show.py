@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,32 @@ def test_summary_as_json_counts_the_same(database: Path, capsys: pytest.CaptureF
         0.5,
     )
     assert (trend["strategy"], trend["position"], trend["volume"]) == ("trend", -3.0, 301.5)
+
+
+def test_summary_reads_very_many_fills_only_when_it_is_asked_to(
+    database: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("horizon.cli.summary.VOLUME_FILLS", 3)
+    assert "volume not summed (see --volume), fees 0.03, position 0.3" in shown(capsys, "summary")
+    assert decoded(capsys, "summary")[0]["volume"] is None
+    assert "volume 34.85, fees" in shown(capsys, "summary", "--volume")
+
+
+def test_runs_are_told_apart_by_market_and_by_when_they_ran(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "runs.db"
+    first, second = Run("run-1"), Run("run-2")
+    with closing(Store(DatabasePaths.of(path), clock=FixedClock())) as store:
+        store.append([first.start(), first.entry(fill("f-1", market_id="btc")), first.entry(RunEnded(1500.0))])
+        store.append([second.start(), second.entry(fill("f-2", market_id="eth"))])
+
+    def found(*options: str) -> list[str]:
+        return [run["run_id"] for run in decoded(capsys, "runs", "--db", str(path), *options)]
+
+    assert found("--market", "btc") == ["run-1"]
+    assert found("--market", "sol") == []
+    assert found("--since", "1600") == ["run-2"]
+    assert found("--since", "1400") == ["run-2", "run-1"]
+    assert found("--since", "1400", "--limit", "1") == ["run-2"]
 
 
 def test_a_database_of_the_original_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,6 @@ import pytest
 from engines import Watched, fill_of
 
 from horizon.errors import Halt, RecordRejected, StoreStalled, VenueError
-from horizon.orders import event_of_fill
 from horizon.records import Fill, FillConflict, OrderRequest, OrderSide, OrderStatus, Side
 from horizon.venues.base import OrderUpdate
 
@@ -221,9 +220,10 @@ def test_an_update_says_nothing_of_filled_sizes(watched: Watched) -> None:
 
 
 def test_an_event_says_what_remains_in_decimals(watched: Watched) -> None:
-    order = watched.order(_buy(watched, 0.3))
-    event = event_of_fill(order, fill_of(order.id, size=0.1), 1.0)
-    assert (event.filled_size, event.remaining_size) == (0.1, 0.2)
+    order_id = _buy(watched, 0.3)
+    _deliver(watched, fill_of(order_id, size=0.1))
+    order = watched.order(order_id)
+    assert (order.filled_size, order.remaining_size) == (0.1, 0.2)
 
 
 def test_without_a_database_nothing_is_kept_and_everything_works(watched: Watched) -> None:

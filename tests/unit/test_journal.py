@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,21 @@ def test_the_ring_is_used_again_and_again_without_losing_order(path: Path) -> No
                 offset, expected = reading.next_offset, expected + len(frames_read)
             assert expected == number + 1
             journal.trim(number)
+            journal.make_ready()
     assert journal.head > 3 * CAPACITY, "the ring went round several times"
+
+
+def test_what_is_appended_next_takes_no_page_fault(path: Path) -> None:
+    journal = Journal(path, ABOUT, CAPACITY)
+    records = [fill(number, order_id="x" * 4000) for number in range(3)]  # about a page each
+    faults = 0
+    for _ in range(10):
+        journal.make_ready()
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        for record in records:
+            journal.append(record)
+        faults += resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+    assert faults < 10
 
 
 def test_a_full_journal_refuses_and_keeps_what_it_has(path: Path) -> None:

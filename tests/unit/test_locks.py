@@ -49,5 +49,23 @@ def test_a_lock_file_is_never_deleted(tmp_path: Path) -> None:
     assert (tmp_path / "lock").exists()
 
 
+def test_a_lock_tells_when_its_name_leads_to_another_file(tmp_path: Path) -> None:
+    """R12: whoever locks that one could own the database too."""
+    path, aside = tmp_path / "folder" / "lock", tmp_path / "aside"
+    path.parent.mkdir()
+    lock = FileLock(path)
+    lock.take()
+    assert lock.has_its_name()
+    path.rename(aside)
+    assert not lock.has_its_name()
+    path.touch()
+    assert not lock.has_its_name()
+    aside.replace(path)
+    assert lock.has_its_name()
+    path.parent.rename(aside)
+    path.parent.touch()
+    assert not lock.has_its_name()
+
+
 def test_a_lock_nobody_ever_took_is_free(tmp_path: Path) -> None:
     assert is_free(tmp_path / "lock")

@@ -1,0 +1,282 @@
+"""Checkpoints beside the commits: the WAL begins anew under a writer that never pauses, and what happens there is heard of."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import apsw
+import pytest
+from eventually import eventually
+from store_case import Run, fill, rows
+
+from horizon.errors import StoreError, StoreStalled
+from horizon.paths import DatabasePaths
+from horizon.store import checkpoints
+from horizon.store.append import Store
+from horizon.store.checkpoints import Checkpoints
+
+PAGE = 4096
+BOUND, PASS = 200, 40  # pages: small, so that a test passes the bound in a moment
+HELD = 2 * BOUND
+
+READER = """
+import sys, apsw
+connection = apsw.Connection(sys.argv[1], flags=apsw.SQLITE_OPEN_READONLY)
+connection.execute("BEGIN")
+print(connection.execute("SELECT count(*) FROM fills").get, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "PAGES_A_PASS", PASS)
+    monkeypatch.setattr(checkpoints, "BOUND_PAGES", BOUND)
+    monkeypatch.setattr(checkpoints, "_HELD_PAGES", HELD)
+
+
+@pytest.fixture
+def busy(small_bounds: None, paths: DatabasePaths) -> Iterator[Busy]:
+    store = Store(paths)
+    yield Busy(store)
+    store.close()
+
+
+class Busy:
+    """A store that somebody appends to without a pause."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.run = Run()
+
+    @property
+    def beside(self) -> Checkpoints:
+        assert self.store._checkpoints is not None
+        return self.store._checkpoints
+
+    def append(self) -> bool:
+        """One more batch; whether the WAL has begun anew for it."""
+        before = self.beside._in_wal
+        self.store.append(self.run.entries(*(fill(f"f-{self.run.seq + number}") for number in range(1, 21))))
+        return self.beside._in_wal < before
+
+    def goes_on_until(self, probe: Callable[[], object]) -> None:
+        def goes_on() -> object:
+            self.append()
+            return probe()
+
+        eventually(goes_on, 30, interval_s=0)
+
+    def goes_on_until_the_wal_begins_anew(self) -> None:
+        eventually(self.append, 30, interval_s=0, what="a WAL that begins anew")
+
+    def goes_on_until_the_wal_has(self, pages: int) -> None:
+        while self.beside._in_wal < pages:
+            self.append()
+
+    def goes_on_until_it_fails(self) -> StoreError:
+        """What it fails with; what was not stored is not counted."""
+        for _ in range(1000):
+            stored = self.run.seq
+            try:
+                self.append()
+            except StoreError as error:
+                self.run.seq = stored
+                return error
+        raise AssertionError("nothing has failed")
+
+
+def wal_bytes(paths: DatabasePaths) -> int:
+    return paths.database.with_name("x.db-wal").stat().st_size
+
+
+def told(caplog: pytest.LogCaptureFixture, action: str) -> list[str]:
+    return [record.getMessage() for record in caplog.records if getattr(record, "action", "") == action]
+
+
+# ---- the WAL stays small
+
+
+def test_the_wal_begins_anew_again_and_again_under_a_writer_that_never_pauses(busy: Busy, paths: DatabasePaths) -> None:
+    for _ in range(4):
+        busy.goes_on_until_the_wal_begins_anew()
+        assert wal_bytes(paths) <= (HELD + 100) * (PAGE + 24)
+    assert rows(paths.database, "SELECT count(*) FROM fills") == [(busy.run.seq,)]
+    assert rows(paths.database, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_a_pass_moves_what_is_committed_without_the_writer(busy: Busy, paths: DatabasePaths) -> None:
+    size = paths.database.stat().st_size
+    busy.goes_on_until_the_wal_has(3 * PASS)
+    eventually(lambda: paths.database.stat().st_size > size)
+
+
+def test_an_idle_database_wakes_nobody(busy: Busy) -> None:
+    def has_caught_up() -> bool:
+        busy.store.tend()
+        return busy.beside._rests.is_set() and busy.beside._in_wal - busy.beside._tried < PASS
+
+    busy.goes_on_until_the_wal_has(3 * PASS)
+    eventually(has_caught_up)
+    for _ in range(100):
+        busy.store.tend()
+        assert busy.beside._rests.is_set()
+    assert busy.beside._passes.empty()
+
+
+@pytest.mark.parametrize("durability", ["process", "power"])
+def test_a_checkpoint_beside_the_commits_syncs_at_both_levels(small_bounds: None, paths: DatabasePaths, durability: str) -> None:
+    """R21: it syncs the WAL before it moves a page of it."""
+    store = Store(paths, durability)
+    assert store._checkpoints is not None
+    assert store._checkpoints._connection.pragma("synchronous") == 2
+    store.close()
+
+
+# ---- a reader
+
+
+def test_a_reader_that_keeps_its_snapshot_holds_up_no_commit_and_is_told_once_by_its_pid(
+    busy: Busy, paths: DatabasePaths, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R28."""
+    caplog.set_level(logging.INFO)
+    busy.append()
+    reader = subprocess.Popen(
+        [sys.executable, "-c", READER, str(paths.database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == "20\n"
+    # When commits go on, far beyond the bound
+    busy.goes_on_until(lambda: told(caplog, "wal_held"))
+    busy.goes_on_until_the_wal_has(busy.beside._in_wal + 5 * PASS)
+    # Then that is told once, with what to do
+    assert len(told(caplog, "wal_held")) == 1
+    assert f"because a program (pid {reader.pid}) reads the database in one transaction that does not end: end it" in caplog.text
+    # And when the reader ends, the WAL begins anew and gives its room back to the disk
+    reader.communicate()
+    busy.goes_on_until_the_wal_begins_anew()
+    assert wal_bytes(paths) <= HELD * PAGE
+    busy.goes_on_until(lambda: told(caplog, "wal_released"))
+    assert len(told(caplog, "wal_released")) == 1
+
+
+# ---- what goes wrong beside the commits
+
+
+@pytest.mark.parametrize("error", [apsw.IOError("disk I/O error"), apsw.FullError("full"), OSError(errno.EIO, "a failed sync")])
+def test_what_time_can_cure_stalls_the_store_until_it_is_reopened(
+    busy: Busy, paths: DatabasePaths, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """R20, R21."""
+    with monkeypatch.context() as broken:
+        broken.setattr(Checkpoints, "_pass", _raise(error))
+        assert isinstance(busy.goes_on_until_it_fails(), StoreStalled)
+    committed = busy.run.seq
+    for _ in range(2):
+        assert isinstance(busy.goes_on_until_it_fails(), StoreStalled)
+        with pytest.raises(StoreStalled):
+            busy.store.probe()
+    assert rows(paths.database, "SELECT count(*) FROM fills") == [(committed,)]
+    busy.store.reopen()
+    assert busy.store.cursor("run-1") == committed
+    busy.goes_on_until_the_wal_begins_anew()
+    assert rows(paths.database, "SELECT count(*) FROM fills") == [(busy.run.seq,)]
+
+
+def test_a_damaged_database_found_beside_the_commits_is_for_a_person(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Checkpoints, "_pass", _raise(apsw.CorruptError("database disk image is malformed")))
+    error = busy.goes_on_until_it_fails()
+    assert type(error) is StoreError
+    assert "is damaged" in str(error)
+
+
+def test_a_checkpoint_of_another_program_is_no_error(busy: Busy, paths: DatabasePaths) -> None:
+    other = apsw.Connection(str(paths.database))
+    for _ in range(20):
+        busy.append()
+        with suppress(apsw.BusyError):
+            other.wal_checkpoint()
+    other.close()
+    busy.goes_on_until_the_wal_begins_anew()
+
+
+def test_nothing_is_moved_into_a_file_that_is_no_longer_the_one_that_was_opened(busy: Busy, paths: DatabasePaths) -> None:
+    """R12."""
+    busy.append()
+    aside = paths.database.with_name("aside")
+    paths.database.rename(aside)
+    paths.database.write_bytes(b"another file")
+    before = aside.stat().st_mtime_ns
+    busy.goes_on_until_the_wal_has(3 * PASS)
+    eventually(busy.beside._rests.is_set)
+    assert aside.stat().st_mtime_ns == before
+    assert paths.database.read_bytes() == b"another file"
+    aside.replace(paths.database)
+    busy.goes_on_until_the_wal_begins_anew()
+
+
+def test_a_pass_that_hangs_keeps_the_last_checkpoint_waiting_and_not_for_ever(
+    busy: Busy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cured = threading.Event()
+    monkeypatch.setattr(checkpoints, "_TURN_MAX_S", 0.05)
+    monkeypatch.setattr(Checkpoints, "_pass", lambda _: (cured.wait(), (0, 0))[1])
+    busy.goes_on_until_the_wal_has(3 * PASS)
+    thread = busy.beside._thread
+    assert not busy.beside._rests.is_set()
+    with pytest.raises(StoreStalled, match="has not come to an end"):
+        busy.store.checkpoint()
+    busy.store.close()
+    assert len(told(caplog, "checkpoint_hangs")) == 1
+    cured.set()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+# ---- begin and end
+
+
+def test_a_store_that_is_closed_leaves_no_thread_and_no_wal(busy: Busy, paths: DatabasePaths) -> None:
+    busy.goes_on_until_the_wal_has(3 * PASS)
+    thread = busy.beside._thread
+    busy.store.checkpoint()
+    busy.store.close()
+    assert not thread.is_alive()
+    assert not paths.database.with_name("x.db-wal").exists()
+    assert rows(paths.database, "SELECT count(*) FROM fills") == [(busy.run.seq,)]
+
+
+@pytest.mark.parametrize(("version", "may"), [("3.51.2", False), ("3.51.3", True), ("3.46.1", False), ("3.100.0", True)])
+def test_only_a_library_without_the_fault_of_two_connections_may_do_it(
+    monkeypatch: pytest.MonkeyPatch, version: str, may: bool
+) -> None:
+    monkeypatch.setattr(apsw, "sqlite_lib_version", lambda: version)
+    assert checkpoints.may_run_beside() is may
+
+
+def test_with_an_older_library_sqlite_checkpoints_in_its_own_way(paths: DatabasePaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apsw, "sqlite_lib_version", lambda: "3.51.2")
+    store, run = Store(paths), Run()
+    assert store._checkpoints is None
+    size = paths.database.stat().st_size
+    while paths.database.stat().st_size == size:
+        store.append(run.entries(*(fill(f"f-{run.seq + number}") for number in range(1, 201))))
+        assert wal_bytes(paths) < 1200 * PAGE
+    store.reopen()
+    assert store.cursor("run-1") == run.seq
+    store.close()
+    assert rows(paths.database, "SELECT count(*) FROM fills") == [(run.seq,)]
+
+
+def _raise(error: Exception) -> object:
+    def fail(_: Checkpoints) -> tuple[int, int]:
+        raise error
+
+    return fail
