@@ -52,6 +52,7 @@ class Link:
         self._heard_at = clock.monotonic()
         self._asked_at = float("-inf")
         self.shipped = 0  # the byte of the journal up to which everything was sent
+        self.shipped_before = 0  # and up to which it was, before the newest message
         self._waits_for: str | None = None  # why the writer cannot store now
         self.control = wire.Control()  # the newest that arrived
         # Addressed by the folder's descriptor: the path of a socket may have 107 bytes, a folder's any number.
@@ -136,6 +137,7 @@ class Link:
     def ship(self, journal: Journal) -> None:
         """Send what the journal has and this link has not shipped yet."""
         offset = max(self.shipped, journal.tail)
+        self.shipped_before = offset
         while offset < journal.head:
             offset, frames = journal.since(offset)
             self._send(wire.encode(wire.Ship(offset, frames)))

@@ -189,9 +189,13 @@ class Recorder:
         self._in_cycle = True
 
     def ship(self) -> None:
-        """End a cycle: send what it recorded."""
+        """End a cycle: send what it recorded, or leave it to the next ack while two messages are on their way.
+
+        So one lies ready when the writer has answered the other, and a slow writer gets few large messages, not many small ones.
+        """
         self._in_cycle = False
-        self._ship()
+        if self._journal.tail >= self._link.shipped_before:
+            self._ship()
 
     def hear(self) -> bool:
         """Take the acks that have arrived, and ask when one is overdue. Returns whether anything new was acknowledged.

@@ -105,6 +105,25 @@ def test_a_run_that_has_to_wait_asks_four_times_a_second(database: DatabasePaths
     assert asked[3] - asked[0] > 0.7
 
 
+def test_a_slow_writer_gets_few_messages_and_all_records(database: DatabasePaths, recorder: Recorder) -> None:
+    writer = a_writer_runs(database)
+    recorder.record(fill(1))
+    recorder.flush(10)
+    sent: list[bytes] = []
+    send = recorder._link._send
+    recorder._link._send = lambda data: (sent.append(data), send(data))[1]  # type: ignore[method-assign]
+    os.kill(writer, signal.SIGSTOP)
+    for number in range(2, 102):
+        recorder.begin_cycle()
+        recorder.record(fill(number))
+        recorder.ship()
+    assert len(sent) == 2, "more would only lie in the queue of one who does not read"
+    os.kill(writer, signal.SIGCONT)
+    # As between the cycles of a run: what was left is sent with the ack, nobody has to flush.
+    eventually(lambda: recorder.wait(0.01) or not recorder.unacked, what="every ack")
+    assert rows(database, "SELECT count(*) FROM fills") == [(101,)]
+
+
 def test_a_run_that_waits_for_acks_goes_on_showing_that_it_lives(database: DatabasePaths, open_recorder: OpenRecorder) -> None:
     class Counting(Pulse):
         turns = 0
