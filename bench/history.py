@@ -11,14 +11,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import closing
-from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import apsw
 
 from horizon.ids import new_run_id, order_id
 from horizon.paths import DatabasePaths
-from horizon.positions import Holding, average_price, fold
+from horizon.positions import EXACT, Holding, average_price, fold
 from horizon.records import Fill, OrderSide, Side
 from horizon.store.append import Store
 
@@ -34,7 +34,6 @@ _MARKET_FILLS = _RUN_FILLS // MARKETS  # of a round
 _OPEN_ORDERS = 100  # of each strategy
 _BEGAN = 1_700_000_000.0
 _FILL_S = 0.01  # between two fills
-_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 # Between rounds and rows: fill n of all is fill i of a strategy's run; its order is the o-th of the run; markets take turns by order.
 _FILLS = """
@@ -233,8 +232,8 @@ def _columns(one: _Round, k: int, turn: int, author: tuple[Any, ...]) -> tuple[A
     realized, fees = holding.realized_pnl, holding.fees
     if k:
         whole = one.holdings[-1]
-        realized = _EXACT.fma(whole.realized_pnl, Decimal(k), realized)
-        fees = _EXACT.fma(whole.fees, Decimal(k), fees)
+        realized = EXACT.fma(whole.realized_pnl, Decimal(k), realized)
+        fees = EXACT.fma(whole.fees, Decimal(k), fees)
     return (
         float(holding.size), float(average_price(holding)), float(realized), *author,
         *map(str, (holding.size, holding.cost, realized, fees, holding.base_fees)),

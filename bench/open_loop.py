@@ -14,7 +14,6 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-_SPIN_S = 200e-6  # a sleep wakes up late by about this much
 _TFD_NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC
 _TFD_TIMER_ABSTIME = 1
 _TIMES = struct.Struct("@qqqq")  # struct itimerspec: the interval, then the moment, each in seconds and nanoseconds
@@ -28,7 +27,7 @@ class Quantiles(NamedTuple):
 
 
 def quantiles(values: Sequence[float]) -> Quantiles:
-    """The nearest-rank quantiles of at least one value."""
+    """Quantiles that are values of the list, of which there is at least one."""
     ranked = sorted(values)
     return Quantiles(*(ranked[min(len(ranked) - 1, int(len(ranked) * share))] for share in (0.5, 0.99, 0.999, 1.0)))
 
@@ -51,13 +50,6 @@ def shares_above(values: Sequence[float], points_a_decade: int = 12) -> list[lis
         found.append([ranked[min(len(ranked) - 1, int(len(ranked) * (1 - share)))], share])
         step += 1
     return found
-
-
-def wait_until(due: float) -> None:
-    """Return at `due` (monotonic seconds), not after it: sleep for the most part, then spin."""
-    while (left := due - time.monotonic()) > 0:
-        if left > _SPIN_S:
-            time.sleep(left - _SPIN_S)
 
 
 class Alarm:

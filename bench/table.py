@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -331,4 +330,3 @@ _TABLES: dict[str, Callable[[Results], str]] = {
 
 if __name__ == "__main__":
     README.write_text(rendered(README.read_text(), Results(RESULTS)))
-    sys.exit(0)

@@ -273,7 +273,7 @@ class JournalReader:
             return b""
         length = HEAD.unpack_from(self._data, at)[1]
         size = max(max_bytes, HEAD.size + min(length, FRAME_MAX_BYTES))
-        return bytes(self._data[at : at + (size if dead else min(size, head - place))])
+        return bytes(self._data[at : at + (size if dead else min(size, max(0, head - place)))])
 
     def _what_lies_at(self, place: int, expected: int) -> str:
         seq = seq_of_frame(self._data, place % self.capacity, self.salt)

@@ -137,7 +137,8 @@ class Link:
     def ship(self, journal: Journal) -> None:
         """Send what the journal has and this link has not shipped yet."""
         offset = max(self.shipped, journal.tail)
-        self.shipped_before = offset
+        if offset < journal.head:
+            self.shipped_before = offset
         while offset < journal.head:
             offset, frames = journal.since(offset)
             self._send(wire.encode(wire.Ship(offset, frames)))

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.metrics_core import Metric as Collected
 
-T = TypeVar("T", Counter, Gauge, Histogram)
+T = TypeVar("T", Counter, Gauge)
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIZES = tuple(float(2**power) for power in range(13))
@@ -134,16 +134,13 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._made: dict[str, Counter | Gauge | Histogram] = {}
+        self._made: dict[str, Counter | Gauge] = {}
 
     def counter(self, name: str) -> Counter:
         return self._get(name, Counter)
 
     def gauge(self, name: str) -> Gauge:
         return self._get(name, Gauge)
-
-    def histogram(self, name: str) -> Histogram:
-        return self._get(name, Histogram)
 
     def tell(self, readings: Callable[[], Iterable[Reading]]) -> None:
         """Ask `readings` whenever somebody collects, for what need not be counted before."""
@@ -152,7 +149,8 @@ class Metrics:
     def _get(self, name: str, kind: type[T]) -> T:
         made = self._made.get(name)
         if made is None:
-            made = self._made[name] = _make(_BY_NAME[name], self.registry)
+            metric = _BY_NAME[name]
+            made = self._made[name] = kind(metric.name, metric.help, metric.labels, registry=self.registry)
         assert isinstance(made, kind)
         return made
 
@@ -188,12 +186,3 @@ class _Told:
 
 
 _BY_NAME = {metric.name: metric for metric in METRICS}
-
-
-def _make(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
-    if metric.type == "counter":
-        return Counter(metric.name, metric.help, metric.labels, registry=registry)
-    if metric.type == "gauge":
-        return Gauge(metric.name, metric.help, metric.labels, registry=registry)
-    buckets = SECONDS if metric.name.endswith("_seconds") else SIZES
-    return Histogram(metric.name, metric.help, metric.labels, registry=registry, buckets=buckets)

@@ -20,11 +20,11 @@ import msgspec
 
 from horizon.records import FeeCurrency, Fill, OrderSide, Position, PositionRow, Side
 
-_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
-_ROUND = Context(prec=34, rounding=ROUND_HALF_EVEN, Emax=MAX_EMAX, Emin=MIN_EMIN)
+EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
+ROUND = Context(prec=34, rounding=ROUND_HALF_EVEN, Emax=MAX_EMAX, Emin=MIN_EMIN)
 # Not operators: the context that makes them exact must be set and taken back around them, which costs a fifth of a fold.
-_add, _subtract, _multiply, _multiply_and_add = _EXACT.add, _EXACT.subtract, _EXACT.multiply, _EXACT.fma
-_ZERO = Decimal(0)
+_add, _subtract, _multiply, _multiply_and_add = EXACT.add, EXACT.subtract, EXACT.multiply, EXACT.fma
+ZERO = Decimal(0)
 # Looking a member up in its enum costs 0.1 us each time.
 _SELL = OrderSide.Sell
 _BASE = FeeCurrency.Base
@@ -41,11 +41,11 @@ class PositionKey(NamedTuple):
 class Holding(msgspec.Struct, frozen=True, gc=False):
     """The exact state of one position. `cost` is size times average price, signed like `size`."""
 
-    size: Decimal = _ZERO
-    cost: Decimal = _ZERO
-    realized_pnl: Decimal = _ZERO
-    fees: Decimal = _ZERO
-    base_fees: Decimal = _ZERO
+    size: Decimal = ZERO
+    cost: Decimal = ZERO
+    realized_pnl: Decimal = ZERO
+    fees: Decimal = ZERO
+    base_fees: Decimal = ZERO
     multiplier: float = 1.0
     token_id: str | None = None
 
@@ -106,7 +106,7 @@ class Book:
     def pnl(self) -> tuple[float, float]:
         """Realized and unrealized, summed over all positions."""
         if self._pnl is None:
-            realized = unrealized = _ZERO
+            realized = unrealized = ZERO
             for (_, market_id, side), holding in self._holdings.items():
                 realized = _add(realized, holding.realized_pnl)
                 if holding.size:
@@ -206,13 +206,13 @@ def holding_of(row: PositionRow) -> Holding:
 
 
 def average_price(holding: Holding) -> Decimal:
-    return _ROUND.divide(holding.cost, holding.size) if holding.size else _ZERO
+    return ROUND.divide(holding.cost, holding.size) if holding.size else ZERO
 
 
 def unrealized_pnl(holding: Holding, mark: float | None) -> Decimal:
     """(size x mark - cost) x multiplier; 0 without a mark."""
     if mark is None or not holding.size:
-        return _ZERO
+        return ZERO
     gain = _multiply_and_add(holding.size, exact(mark), holding.cost.copy_negate())
     return _multiply(gain, exact(holding.multiplier))
 
@@ -246,11 +246,11 @@ def _close(size: Decimal, cost: Decimal, quantity: Decimal, price: Decimal) -> t
     """Reduce a holding by a fill of the other direction: (gain in price points, size, cost) afterwards."""
     rest = _add(size, quantity)
     if not rest:
-        return _subtract(_multiply(size, price), cost), _ZERO, _ZERO
+        return _subtract(_multiply(size, price), cost), ZERO, ZERO
     if rest.is_signed() != size.is_signed():
         return _subtract(_multiply(size, price), cost), rest, _multiply(rest, price)
     closed = quantity.copy_negate()
-    removed = _ROUND.divide(_multiply(cost, closed), size)
+    removed = ROUND.divide(_multiply(cost, closed), size)
     return _subtract(_multiply(closed, price), removed), rest, _subtract(cost, removed)
 
 
@@ -258,7 +258,7 @@ def _take_from_holding(size: Decimal, cost: Decimal, fee: Decimal, price: Decima
     """Remove fee units at average cost, or at the fill's price when the holding is flat."""
     rest = _subtract(size, fee)
     if not rest:
-        return _ZERO, _ZERO
+        return ZERO, ZERO
     if not size:
         return rest, _multiply(rest, price)
-    return rest, _ROUND.divide(_multiply(cost, rest), size)
+    return rest, ROUND.divide(_multiply(cost, rest), size)

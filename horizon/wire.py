@@ -1,8 +1,8 @@
-"""What crosses the socket between a run and the writer, and the bytes of a frame: one encoder, one decoder, one version.
+"""What crosses the socket between a run and the writer, and the bytes of a frame: one encoder, one version.
 
 A frame is a record with its place in a run: crc32, length, seq, payload (little endian). The crc covers everything behind it and
 is seeded with the random salt of the run's journal, so bytes of another file or another run never pass. The same bytes lie in
-the journal and travel in a message: nothing is encoded twice.
+the journal and travel in a message: nothing is encoded twice. Records are decoded many at once, and those that are refused so one by one.
 """
 
 from __future__ import annotations

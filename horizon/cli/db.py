@@ -40,7 +40,7 @@ def check_(db: Path | None, as_json: bool) -> ExitCode:
 
     Every record of every run is accounted for, all fills are folded again and compared with the snapshots, orders are followed through
     their events, and journals that were left over are named. It reads beside a running writer, a large database with all processors, and
-    changes nothing. Exit code 8 says that something is wrong.
+    changes nothing. The processes that it starts have the lowest priority: trading goes first. Exit code 8 says that something is wrong.
     """
     from horizon.store.check import check
 

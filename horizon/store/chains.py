@@ -21,6 +21,8 @@ _SAME = 1e-9  # relative: sums of floats differ in their last digits
 
 
 class Chain:
+    """What is known so far of one order."""
+
     __slots__ = ("filled", "has_ended", "is_ours", "is_told_by_run", "status", "told")
 
     def __init__(self) -> None:
@@ -40,6 +42,8 @@ class Unsettled(NamedTuple):
 
 
 class OrderChains:
+    """The orders of some markets, followed row by row."""
+
     def __init__(self, say: Say) -> None:
         self._say = say
         self._chains: dict[str, Chain] = {}
@@ -59,6 +63,7 @@ class OrderChains:
                 self._forget_if_settled(row[5], chain)
 
     def fill(self, order_id: str, size: float) -> None:
+        """One fill that is not regular."""
         chain = self._chains.get(order_id)
         if chain is None:
             chain = self._chains[order_id] = Chain()
@@ -89,6 +94,7 @@ class OrderChains:
                 self._forget_if_settled(order_id, chain)
 
     def unsettled(self, open_orders: Iterable[str]) -> Unsettled:
+        """What is left when all rows were seen, for `judge`."""
         ended = {order_id: self._status_when_done(order_id) for order_id in {*self._chains, *open_orders}}
         return Unsettled(self._chains, {order_id: status for order_id, status in ended.items() if status})
 

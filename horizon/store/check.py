@@ -35,6 +35,7 @@ from horizon.store.translate import reading, translated
 
 _SMALL_ROWS = 100_000  # which one process checks before another one has started
 _SAID_OF_EACH = 20  # findings of one kind in full; a cut cable has thousands of ends
+_ORIGINAL = ("original_strategy", "original_snapshot_id", "original_commit_no")
 
 Tell = Callable[[float], None]  # how much of the rows is read, from 0 to 1
 
@@ -63,7 +64,7 @@ def check(paths: DatabasePaths, processes: int | None = None, tell: Tell | None 
     """Check a database and the journals beside it. Changes nothing.
 
     `processes`: how many read the rows, beside those that check the pages; 1 starts none at all; None is one for each processor when
-    that is worth it. `tell` hears how far it is.
+    that is worth it. `tell` hears how far it is, and nothing when one process does it all.
     Raises: StoreError when it cannot be read at all, or when one of the processes did not come to its end.
     """
     found = _Findings()
@@ -156,9 +157,6 @@ def _start(connection: apsw.Connection) -> _Start:
             begun=begun,
             original_commit_no=original["original_commit_no"],
         )
-
-
-_ORIGINAL = ("original_strategy", "original_snapshot_id", "original_commit_no")
 
 
 def _pointed(connection: apsw.Connection, strategy: str, commit_no: int, first_id: int | None, last_id: int | None) -> Stored:

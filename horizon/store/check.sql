@@ -69,7 +69,7 @@ SELECT strategy, count(*) FROM dead_letters WHERE dismissed_at IS NULL AND repla
 -- == Check: page by page ==
 
 -- name: fills_share
--- Of some markets, or of all others. `kind`: 1 for a sale, and 2 more for a fee in what was bought; NULL for a row that is not quite as we
+-- Of some markets, or of all others, NULL among them. `kind`: 1 for a sale, and 2 more for a fee in what was bought; NULL for a row that is not quite as we
 -- write them, which is then read whole. A text is greater than every number and a blob than every text, so a comparison also is a check
 -- of the type.
 SELECT rowid, CASE WHEN commit_no IS rowid AND strategy IS NOT NULL AND run_id IS NOT NULL AND seq BETWEEN 1 AND 2147483647
@@ -80,7 +80,7 @@ SELECT rowid, CASE WHEN commit_no IS rowid AND strategy IS NOT NULL AND run_id I
                    + CASE fee_currency WHEN 'quote' THEN 0 WHEN 'base' THEN 2 END END AS kind,
        strategy, run_id, seq, order_id, exchange, market_id, side, price, size, fee, token_id, multiplier
 FROM fills
-WHERE rowid > :after AND rowid <= :last AND (+market_id IN (SELECT value FROM json_each(:markets))) <> :others
+WHERE rowid > :after AND rowid <= :last AND coalesce(+market_id IN (SELECT value FROM json_each(:markets)), 0) <> :others
 ORDER BY rowid
 LIMIT :limit;
 
@@ -96,13 +96,13 @@ SELECT rowid, coalesce(commit_no, rowid), fill_id FROM fills WHERE rowid > :afte
 -- name: order_events_share
 SELECT id, run_id, seq, order_id, status, filled_size
 FROM order_events
-WHERE id > :after AND id <= :last AND (+market_id IN (SELECT value FROM json_each(:markets))) <> :others
+WHERE id > :after AND id <= :last AND coalesce(+market_id IN (SELECT value FROM json_each(:markets)), 0) <> :others
 ORDER BY id
 LIMIT :limit;
 
 -- name: fills_by_market
--- By the index alone: what a share of the check is made of.
-SELECT market_id, count(*) FROM fills GROUP BY market_id ORDER BY 2 DESC;
+-- By the index alone: what a share of the check is made of. Only texts are dealt out: whatever else damage has left is with `all others`.
+SELECT market_id, count(*) FROM fills WHERE market_id >= '' AND market_id < x'' GROUP BY market_id ORDER BY 2 DESC;
 
 -- name: snapshots_page
 SELECT id, strategy, run_id, seq, commit_no, exchange, market_id, side, token_id, exact_size, exact_cost, exact_realized_pnl,

@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -33,7 +34,7 @@ from horizon.store.translate import translated
 log = logging.getLogger(__name__)
 
 _BOTH_MAY_WRITE_SINCE = (3, 51, 3)
-_PAGE_BYTES = 4096
+_PAGE_BYTES = 4096  # of every database that SQLite has made since 2016; with others the sizes below are others
 PAGES_A_PASS = 1000  # as many as SQLite's own way moves at once
 BOUND_PAGES = (64 << 20) // _PAGE_BYTES  # 16 MiB made the writer's part four times as frequent and no shorter
 _HELD_PAGES = 2 * BOUND_PAGES  # a WAL of this size is one that somebody keeps from beginning anew
@@ -64,7 +65,9 @@ class Checkpoints:
         self._in_wal = 0  # pages, as of the newest commit
         self._tried = 0  # of these: how many there were when moving them was last tried
         self._is_almost_done = False  # the rest is for the writer
+        self._is_kept = False  # a reader needs pages that the newest pass wanted to move
         self._is_held = False  # told that the WAL cannot begin anew
+        self._woken_at = float("inf")  # monotonic seconds; infinity: told that this pass hangs
         self._failure: Exception | None = None
         self._passes: SimpleQueue[bool] = SimpleQueue()  # False: the end
         self._rests = threading.Event()
@@ -80,10 +83,9 @@ class Checkpoints:
     def tend(self) -> None:
         """Wake the thread or do the last bit for it, when it is time. Raises: StoreStalled, StoreError, also for what the thread met."""
         if not self._rests.is_set():
+            self._tell_hang()
             return
-        if self._failure is not None:
-            with translated(self._path):
-                raise self._failure
+        self._raise_failure()
         if self._is_almost_done:
             self._is_almost_done = False
             with translated(self._path), suppress(apsw.BusyError):  # somebody else checkpoints
@@ -93,19 +95,28 @@ class Checkpoints:
             self._tried = 0
         if self._in_wal - self._tried >= PAGES_A_PASS:
             self._tell_size()
+            self._woken_at = time.monotonic()
             self._rests.clear()
             self._passes.put(True)
 
     def wait_until_rested(self) -> None:
-        """Let the thread end its turn. Raises: StoreStalled when that takes too long."""
+        """Let the thread end its turn. Raises: StoreStalled when that takes too long; StoreStalled, StoreError for what it met."""
         if not self._rests.wait(_TURN_MAX_S):
-            raise StoreStalled(f"a checkpoint of {self._path} has not come to an end for {_TURN_MAX_S:g} s; it is waited for")
+            raise StoreStalled(f"a checkpoint of {self._path} has not come to an end for {_TURN_MAX_S:g} s")
+        self._raise_failure()
 
     def close(self) -> None:
-        """End the thread. One that hangs in a sync is left behind; until it ends, no other checkpoint succeeds."""
-        self._in_wal = self._tried = 0
+        """End the thread. One that hangs in a sync is left behind; until it ends, no other checkpoint succeeds.
+
+        After a failure the WAL is kept as it is, and the next connection moves all of it anew: SQLite takes what the failed pass has
+        moved for done, but Linux may have dropped it, and tells so only once (R21). (Not while another program has the database open.)
+        """
+        self._in_wal = self._tried = 0  # whatever is asked after this wakes nobody
         self._passes.put(False)
         self._thread.join(_TURN_MAX_S)
+        if self._failure is not None:
+            with suppress(apsw.ConnectionClosedError):
+                self._writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         if self._thread.is_alive():
             log.warning(
                 "a checkpoint of %s has not come to an end for %g s and is left behind", self._path, _TURN_MAX_S,
@@ -117,9 +128,23 @@ class Checkpoints:
         self._in_wal = in_wal
         return apsw.SQLITE_OK
 
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            with translated(self._path):
+                raise self._failure
+
+    def _tell_hang(self) -> None:
+        if time.monotonic() - self._woken_at > _TURN_MAX_S:
+            self._woken_at = float("inf")
+            log.error(
+                "a checkpoint of %s has not come to an end for %g s: its disk hangs. Commits go on, and the WAL grows (%d MiB)",
+                self._path, _TURN_MAX_S, self._in_wal * _PAGE_BYTES >> 20,
+                extra={"action": "checkpoint_hangs"},
+            )  # fmt: skip
+
     def _tell_size(self) -> None:
-        """Say once that the WAL grows beyond its bound, and once that it no longer does (R28)."""
-        if self._in_wal >= _HELD_PAGES and not self._is_held:
+        """Say once that the WAL grows beyond its bound because of a reader, and once that it no longer does (R28)."""
+        if self._in_wal >= _HELD_PAGES and self._is_kept and not self._is_held:
             self._is_held = True
             readers = ", ".join(f"pid {pid}" for pid in _readers(self._path)) or "it cannot be told which"
             log.warning(
@@ -142,13 +167,14 @@ class Checkpoints:
         except Exception as failure:  # the writer raises it; a reopened store begins with another thread
             self._failure = failure
         finally:
-            self._connection.close()
             self._rests.set()
+            self._connection.close()
 
     def _catch_up(self) -> None:
         """One pass; and near the bound as many as it takes until what is left is short."""
         in_wal, moved = self._pass()
-        if in_wal < BOUND_PAGES or moved < in_wal:  # a reader needs the rest
+        self._is_kept = moved < in_wal
+        if in_wal < BOUND_PAGES or self._is_kept:
             return
         for _ in range(_CATCH_UPS):
             before = moved
@@ -156,7 +182,7 @@ class Checkpoints:
             in_wal, moved = self._pass()
             if moved - before <= PAGES_A_PASS:
                 break
-        self._is_almost_done = moved == in_wal
+        self._is_almost_done = 0 < moved == in_wal
 
     def _pass(self) -> tuple[int, int]:
         """Move what is committed now, as far as readers allow. Returns the pages in the WAL and how many of them have been moved."""
@@ -193,9 +219,10 @@ def _readers(path: Path) -> list[int]:
     first, last = 123, 127  # the bytes of the -shm file that readers lock (SQLite's WAL format, section "WAL locks")
     found = set()
     with suppress(OSError):
-        inode = path.with_name(f"{path.name}-shm").stat().st_ino
+        status = path.with_name(f"{path.name}-shm").stat()
+        file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
         for line in Path("/proc/locks").read_text().splitlines():
             words = line.split()
-            if len(words) == 8 and words[5].endswith(f":{inode}") and first <= int(words[6]) <= last:
+            if len(words) == 8 and words[5] == file and first <= int(words[6]) <= last:
                 found.add(int(words[4]))
     return sorted(found - {0, os.getpid()})

@@ -67,6 +67,7 @@ class Crew:
             hand.end()
 
     def take(self, work: Iterable[Work]) -> None:
+        """Work that is begun once somebody asks for news."""
         self._work += work
 
     def news(self) -> Iterator[News]:
@@ -102,9 +103,10 @@ class _Hand:
             news: Any = self.pipe.recv()
         except EOFError:
             self._process.join()
+            code = self._process.exitcode
+            why = "was it killed for want of memory?" if code == -signal.SIGKILL else "the lines above say why."
             raise StoreError(
-                f"a process of the check has ended with {_ending(self._process.exitcode)} before its work was done, so nothing can be "
-                "said; was it killed for want of memory? Check again"
+                f"a process of the check has ended with {_ending(code)} before its work was done, so nothing can be said; {why} Check again"
             ) from None
         return news  # type: ignore[no-any-return]
 
@@ -142,6 +144,7 @@ def _do(work: Work, tell: Callable[[int], None] | None) -> Result:
 
 def _work(work: Work, pipe: Connection, parent: int) -> None:
     """What a process of the crew does."""
+    os.nice(19)  # trading goes first
     gc.disable()  # pages of rows come and go and hold no cycles; looking for them takes a tenth of the time
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who asked for the check ends us
     die_with_parent(signal.SIGKILL)

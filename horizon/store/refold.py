@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_HALF_EVEN, Context, Decimal, localcontext
+from decimal import Decimal, localcontext
 from heapq import merge
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from horizon.positions import Holding, average_price, exact, fold
+from horizon.positions import EXACT, ROUND, ZERO, Holding, average_price, exact, fold
 from horizon.records import Fill, Side
 
 _EXACT_NAMES = ("token_id", "size", "cost", "realized_pnl", "fees", "base_fees", "multiplier")
@@ -29,15 +29,12 @@ _FEES_MAX = 1000  # fees come again always or never
 _FEE_UNITS = 1e8  # fees with eight decimals are summed as whole numbers of these
 _WHOLE_MAX = 10**15  # up to here a decimal of so many digits and its float name each other
 
-_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
-_ROUND = Context(prec=34, rounding=ROUND_HALF_EVEN, Emax=MAX_EMAX, Emin=MIN_EMIN)
-_ZERO = Decimal(0)
 _ROWID = itemgetter(0)
 
 Key = tuple[str, str, str]  # exchange, market_id, side
-State = list[
-    Any
-]  # size, cost, realized_pnl, fees, base_fees, multiplier, token_id, fees in units, whether there are any in units
+# A holding's fields in their order, then its fees in units and whether there are any. A list: changed in place, fill by fill.
+State = list[Any]
+_SIZE, _COST, _REALIZED_PNL, _FEES, _BASE_FEES, _MULTIPLIER, _TOKEN_ID, _FEES_IN_UNITS, _HAS_UNITS = range(9)
 
 
 class StoredRow(NamedTuple):
@@ -106,7 +103,7 @@ class Holdings:
     def fold(self, rows: Sequence[Any], irregular: Callable[[int], None]) -> None:
         """Rows of `fills_share`. One that is not regular is handed over by its rowid, at its turn."""
         states, number_of, fee_of = self._states, self._numbers.get, self._fees.get
-        with localcontext(_EXACT):
+        with localcontext(EXACT):
             for rowid, kind, strategy, _, _, _, exchange, market_id, side, price, size, fee, token_id, multiplier in rows:
                 if kind is None:
                     irregular(rowid)
@@ -122,50 +119,50 @@ class Holdings:
                 quantity = number_of(size) or _remembered(size, self._numbers, _NUMBERS_MAX)
                 if kind & 1:
                     quantity = -quantity
-                held = state[0]
+                held = state[_SIZE]
                 if not held or held.is_signed() == quantity.is_signed():
-                    state[1] += quantity * paid
-                    state[0] = held + quantity
+                    state[_COST] += quantity * paid
+                    state[_SIZE] = held + quantity
                 else:
                     rest = held + quantity
-                    cost = state[1]
+                    cost = state[_COST]
                     if not rest:
                         gain = held * paid - cost
-                        state[0] = state[1] = _ZERO
+                        state[_SIZE] = state[_COST] = ZERO
                     elif rest.is_signed() != held.is_signed():
                         gain = held * paid - cost
-                        state[0], state[1] = rest, rest * paid
+                        state[_SIZE], state[_COST] = rest, rest * paid
                     else:
-                        removed = _ROUND.divide(cost * -quantity, held)
+                        removed = ROUND.divide(cost * -quantity, held)
                         gain = -quantity * paid - removed
-                        state[0], state[1] = rest, cost - removed
-                    state[2] += gain if multiplier == 1.0 else gain * exact(multiplier)
+                        state[_SIZE], state[_COST] = rest, cost - removed
+                    state[_REALIZED_PNL] += gain if multiplier == 1.0 else gain * exact(multiplier)
                 if fee:
                     whole = int(fee * _FEE_UNITS + 0.5)
                     # With a last digit of its own, its decimal has just these digits, and the sum in decimals has eight places too.
                     if kind < 2 and fee > 0.0 and whole % 10 and whole / _FEE_UNITS == fee and whole < _WHOLE_MAX:
-                        state[7] += whole
-                        state[8] = True
-                        state[5] = multiplier
+                        state[_FEES_IN_UNITS] += whole
+                        state[_HAS_UNITS] = True
+                        state[_MULTIPLIER] = multiplier
                         if token_id:
-                            state[6] = token_id
+                            state[_TOKEN_ID] = token_id
                         continue
                     units = fee_of(fee) or _remembered(fee, self._fees, _FEES_MAX)
                     if kind & 2:
-                        held = state[0]
-                        rest = state[0] = held - units
+                        held = state[_SIZE]
+                        rest = state[_SIZE] = held - units
                         if not rest:
-                            state[0] = state[1] = _ZERO
+                            state[_SIZE] = state[_COST] = ZERO
                         elif not held:
-                            state[1] = rest * paid
+                            state[_COST] = rest * paid
                         else:
-                            state[1] = _ROUND.divide(state[1] * rest, held)
-                        state[4] += units
+                            state[_COST] = ROUND.divide(state[_COST] * rest, held)
+                        state[_BASE_FEES] += units
                     else:
-                        state[3] += units
-                state[5] = multiplier
+                        state[_FEES] += units
+                state[_MULTIPLIER] = multiplier
                 if token_id:
-                    state[6] = token_id
+                    state[_TOKEN_ID] = token_id
 
     def apply(self, strategy: str, fill: Fill) -> None:
         """One fill, by `positions.fold` itself."""
@@ -194,7 +191,7 @@ def _state(holding: Holding) -> State:
 def _holding(state: State) -> Holding:
     *of_holding, whole, has_whole = state
     if has_whole:
-        of_holding[3] = _EXACT.add(of_holding[3], Decimal(whole).scaleb(-8, _EXACT))
+        of_holding[_FEES] = EXACT.add(of_holding[_FEES], Decimal(whole).scaleb(-8, EXACT))
     return Holding(*of_holding)
 
 

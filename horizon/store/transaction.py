@@ -14,7 +14,7 @@ import apsw
 import msgspec
 from msgspec.structs import astuple
 
-from horizon.errors import StoreRefused
+from horizon.errors import DecodeError, StoreRefused
 from horizon.records import (
     OPEN_STATUSES,
     Fill,
@@ -83,8 +83,13 @@ class Stretch(NamedTuple):
     def entries(self) -> Iterator[Entry]:
         """One by one, with every record as its own type."""
         for seq, payload, record in zip(self.seqs, self.payloads, self.records, strict=True):
-            whole = decode_record(payload) if type(record) in (FillValues, OrderEventValues) else record
-            yield Entry(self.run_id, self.strategy, seq, payload, whole, self.problems.get(seq))
+            problem = self.problems.get(seq)
+            if type(record) in (FillValues, OrderEventValues):
+                try:
+                    record = decode_record(payload)
+                except DecodeError as error:  # only together with its neighbours did it look like a record
+                    record, problem = None, f"not a record: {error}"
+            yield Entry(self.run_id, self.strategy, seq, payload, record, problem)
 
 
 class FillKnown(Exception):

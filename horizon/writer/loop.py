@@ -1,7 +1,8 @@
 """The writer: the only process that opens the databases for writing.
 
-`Writer.run` is a loop of four verbs: read what no message brought, receive messages, commit one batch, answer. It has one thread and
-commits whatever is there, so the pace sets the batch: alone a record waits for nothing, under load thousands share a transaction.
+`Writer.run` is a loop of four verbs: read what no message brought, receive messages, commit one batch, answer. One thread does all
+that (checkpoints have their own) and commits whatever is there, so the pace sets the batch: alone a record waits for nothing, under
+load thousands share a transaction.
 An answer always says what is committed, never what was seen (acknowledging the highest seq seen loses data at the first kill).
 """
 
@@ -151,9 +152,9 @@ class Writer:
             if number == 1 and not self._poller.poll(0):
                 return
             try:
-                identity, frame = receive(zmq.NOBLOCK), receive(zmq.NOBLOCK, copy=False)
-                # A run sends one part; what comes in several is no message, and stays in its place.
-                data = b"".join((frame.bytes, *self._socket.recv_multipart(zmq.NOBLOCK))) if frame.more else frame.bytes
+                identity, part = receive(zmq.NOBLOCK), receive(zmq.NOBLOCK, copy=False)
+                # A run sends one part. Of several the rest is read too, or it would be taken for the next identity.
+                data = b"".join((part.bytes, *self._socket.recv_multipart(zmq.NOBLOCK))) if part.more else part.bytes
                 message = wire.decode_from_run(data)
             except zmq.Again:
                 return

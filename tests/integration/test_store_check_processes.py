@@ -74,6 +74,10 @@ def test_a_sound_database_is_sound_for_all(paths: DatabasePaths) -> None:
         "UPDATE fills SET commit_no = commit_no + 7 WHERE rowid % 5 = 0",
         "UPDATE fills SET order_side = 'north' WHERE rowid % 9 = 0; UPDATE fills SET size = 'many' WHERE rowid % 11 = 0",
         "UPDATE fills SET market_id = 'elsewhere' WHERE rowid % 4 = 0",
+        "UPDATE fills SET market_id = x'00' WHERE rowid % 6 = 0",
+        "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'market_id TEXT NOT NULL', 'market_id TEXT');"
+        "PRAGMA writable_schema = RESET;"
+        "UPDATE fills SET market_id = NULL WHERE rowid % 6 = 0; UPDATE order_events SET market_id = NULL WHERE id % 5 = 0",
         "UPDATE position_snapshots SET exact_cost = '1' WHERE id % 3 = 0; DELETE FROM position_snapshots WHERE id % 8 = 0",
         "UPDATE position_snapshots SET market_id = 'nowhere' WHERE market_id = 'market-3'",
         "UPDATE position_snapshots SET commit_no = 1 WHERE seq > 30",
@@ -122,6 +126,13 @@ def test_it_says_how_far_it_is(paths: DatabasePaths) -> None:
     assert told[-1] == 1.0
 
 
+def test_the_processes_leave_the_processors_to_trading(paths: DatabasePaths) -> None:
+    before, told = psutil.Process().nice(), list[int]()
+    check(paths, processes=2, tell=lambda _: told.extend(child.nice() for child in psutil.Process().children()))
+    assert 19 in told
+    assert psutil.Process().nice() == before
+
+
 def test_a_killed_process_is_an_error_and_not_nothing_wrong(paths: DatabasePaths) -> None:
     said: list[object] = []
 
@@ -140,6 +151,7 @@ def test_a_killed_process_is_an_error_and_not_nothing_wrong(paths: DatabasePaths
     thread.join(timeout=60)
     assert isinstance(said[0], StoreError)
     assert "has ended with signal SIGKILL before its work was done" in str(said[0])
+    assert "killed for want of memory?" in str(said[0])
     assert multiprocessing.active_children() == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import msgspec
 import pytest
@@ -110,6 +111,7 @@ def test_a_decoded_record_is_checked_like_a_built_one() -> None:
 
 
 def test_records_that_are_decoded_together_have_the_values_of_those_decoded_singly() -> None:
+    assert {type(record) for record in RECORDS} == {*get_args(Record)}
     payloads = [msgspec.msgpack.encode(record) for record in RECORDS]
     for record, values in zip(RECORDS, wire.decode_records(payloads), strict=True):
         assert msgspec.structs.astuple(values) == msgspec.structs.astuple(record)
