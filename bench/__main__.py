@@ -45,16 +45,16 @@ QUESTIONS = {
     ),
     "fill_to_commit": Question(
         "How long from recorded to committed, for how many strategies, at which rate, and what makes the tail?",
-        {"workers": [1, 4, 8], "rate": [100.0, 1000.0, 10_000.0, 50_000.0], "seconds": 1.5, "durability": _BOTH, "repeats": 3},
+        {"workers": [1, 4, 8], "rate": [100.0, 1000.0, 10_000.0, 50_000.0], "seconds": 1.0, "durability": _BOTH, "repeats": 3},
     ),
     "writer_throughput": Question(
         "How many events a second does the writer commit, for 1 to 8 workers, and what would SQLite take at most?",
-        {"workers": [1, 2, 4, 8], "seconds": 3.0, "durability": _BOTH, "repeats": 3},
+        {"workers": [1, 4, 8], "seconds": 2.5, "durability": _BOTH, "repeats": 3},
         needs_gib=3,
     ),
     "alternatives": Question(
         "What would one use today instead: how fast is it, and what does a kill lose?",
-        {"workers": [4], "rate": [1000.0, 10_000.0, MAX], "seconds": 2.0, "durability": _BOTH, "repeats": 3},
+        {"workers": [4], "rate": [1000.0, 10_000.0, MAX], "seconds": 1.5, "durability": _BOTH, "repeats": 3},
         needs_gib=3,
     ),
     "recovery_time": Question(

@@ -3,7 +3,7 @@
 Models four strategies under a supervisor, each with a cycle every 20 ms, and a SIGKILL of their writer. A witness reads the heads of
 their journals and the cursors in the database every two milliseconds, the latter read-only, as any reader could.
 
-- `standstill_ms`: the longest time around the kill in which nothing new was committed. A back-off of at most 250 ms is in it.
+- `standstill_ms`: from the last commit before the kill to the first one after it. A back-off of at most 250 ms is in it.
 - `recorded_meanwhile`: what the strategies recorded in that time: they do not notice.
 - `caught_up_ms`: from the kill until the database held all that had been recorded a moment before.
 
@@ -31,6 +31,7 @@ _STRATEGIES = 4
 _BEFORE_S = 0.5
 _AFTER_S = 2.5
 _LOOK_EVERY_S = 0.002
+_LAST_COMMIT_MS = 50.0  # after the kill: what a reader may see as late
 _POINTS = 600  # of a curve in the picture
 
 
@@ -90,11 +91,15 @@ def _kill(folder: Path, durability: str) -> list[_Look]:
 
 
 def _standstill(looks: list[_Look]) -> tuple[_Look, _Look]:
-    """Between which looks the longest standstill lies that does not end before the kill."""
+    """Between which looks the standstill of the kill lies: the longest that begins with it. Later ones are the strategies' own pauses."""
     longest = since = looks[0], looks[0]
     for look in looks:
         if look.committed > since[0].committed:
-            if look.at_ms > 0 and look.at_ms - since[0].at_ms > longest[1].at_ms - longest[0].at_ms:
+            if (
+                since[0].at_ms < _LAST_COMMIT_MS
+                and look.at_ms > 0
+                and look.at_ms - since[0].at_ms > longest[1].at_ms - longest[0].at_ms
+            ):
                 longest = since[0], look
             since = look, look
     if longest[1].at_ms <= 0:

@@ -69,9 +69,9 @@ SELECT strategy, count(*) FROM dead_letters WHERE dismissed_at IS NULL AND repla
 -- == Check: page by page ==
 
 -- name: fills_share
--- Of some markets, or of all others, NULL among them. `kind`: 1 for a sale, and 2 more for a fee in what was bought; NULL for a row that is not quite as we
--- write them, which is then read whole. A text is greater than every number and a blob than every text, so a comparison also is a check
--- of the type.
+-- Of some markets, or of all others, NULL among them. `kind`: 1 for a sale, and 2 more for a fee in what was bought; NULL for a row that
+-- is not quite as we write them, which is then read whole. A text is greater than every number and a blob than every text, so a
+-- comparison also is a check of the type.
 SELECT rowid, CASE WHEN commit_no IS rowid AND strategy IS NOT NULL AND run_id IS NOT NULL AND seq BETWEEN 1 AND 2147483647
                     AND fill_id > '' AND fill_id < x'' AND order_id > '' AND order_id < x''
                     AND size > 0.0 AND size <= 1e300 AND price BETWEEN -1e300 AND 1e300 AND fee BETWEEN -1e300 AND 1e300

@@ -171,6 +171,7 @@ class Holdings:
         states[key] = _state(fold(_holding(states[key]) if key in states else Holding(), fill))
 
     def of(self, strategy: str) -> dict[Key, Holding]:
+        """Every position of a strategy as it is now."""
         return {key: _holding(state) for key, state in self._states.get(strategy, {}).items()}
 
 

@@ -450,8 +450,8 @@ class Writer:
             if not self._stalled and not run.dead and not self._tell_control(run):
                 continue
             if run.owed:
-                run.owed = False
-                self._send(run.run_id.encode(), wire.Wait(self._stalled) if self._stalled else _ack(run))
+                # Owed until it is on its way: after a restart of the writer the run may not have connected again yet.
+                run.owed = not self._send(run.run_id.encode(), wire.Wait(self._stalled) if self._stalled else _ack(run))
         for identity, hello in list(self._hellos.items()):
             answer = self._welcome(hello)
             if isinstance(answer, wire.Welcome) and not self._list_at:

@@ -103,6 +103,18 @@ def test_a_killed_writer_is_replaced_and_nothing_is_lost(database: DatabasePaths
     assert rows(database, "SELECT count(*), count(DISTINCT fill_id) FROM fills") == [(101, 101)]
 
 
+def test_a_new_writer_acknowledges_what_it_read_also_to_a_run_that_does_not_ask(
+    database: DatabasePaths, recorder: Recorder
+) -> None:
+    recorder.record(fill(1))
+    recorder.flush(10)
+    kill_writer(database)
+    recorder._link._send = lambda data: None  # type: ignore[method-assign]
+    recorder.record(fill(2))
+    eventually(lambda: recorder.wait(0.01) or not recorder.unacked, timeout_s=20, what="the ack")
+    assert rows(database, "SELECT count(*) FROM fills") == [(2,)]
+
+
 def test_silence_on_the_link_costs_time_and_no_rows(database: DatabasePaths, recorder: Recorder) -> None:
     """R18: every message after the first is dropped while the strategy idles: all rows are there within a second."""
     dropped: list[bytes] = []

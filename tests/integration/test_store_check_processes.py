@@ -75,9 +75,10 @@ def test_a_sound_database_is_sound_for_all(paths: DatabasePaths) -> None:
         "UPDATE fills SET order_side = 'north' WHERE rowid % 9 = 0; UPDATE fills SET size = 'many' WHERE rowid % 11 = 0",
         "UPDATE fills SET market_id = 'elsewhere' WHERE rowid % 4 = 0",
         "UPDATE fills SET market_id = x'00' WHERE rowid % 6 = 0",
+        "UPDATE fills SET market_id = x'00' WHERE market_id = 'market-4'",
         "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'market_id TEXT NOT NULL', 'market_id TEXT');"
         "PRAGMA writable_schema = RESET;"
-        "UPDATE fills SET market_id = NULL WHERE rowid % 6 = 0; UPDATE order_events SET market_id = NULL WHERE id % 5 = 0",
+        "UPDATE fills SET market_id = NULL WHERE rowid % 6 = 0; UPDATE order_events SET market_id = NULL WHERE order_id LIKE '%-3-0'",
         "UPDATE position_snapshots SET exact_cost = '1' WHERE id % 3 = 0; DELETE FROM position_snapshots WHERE id % 8 = 0",
         "UPDATE position_snapshots SET market_id = 'nowhere' WHERE market_id = 'market-3'",
         "UPDATE position_snapshots SET commit_no = 1 WHERE seq > 30",
