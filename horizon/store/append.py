@@ -78,9 +78,7 @@ class Store:
             done = self._commit(pending)
         except BaseException:
             self._captured.clear()  # letters may have been captured by what failed
-            self._cursors.clear()  # and it may be committed: SQLite does not always know
             raise
-        self._cursors.update(committed)
         dead_letters: dict[str, list[int]] = {}
         for letter in done.dead_letters:
             dead_letters.setdefault(letter.run_id, []).append(letter.seq)
@@ -102,7 +100,6 @@ class Store:
         Raises: ValueError when the gap does not begin behind the run's cursor.
         """
         cursor = self.cursor(run_id)
-        self._cursors.pop(run_id, None)
         if to_seq <= cursor:
             return
         if from_seq != cursor + 1:
@@ -123,7 +120,6 @@ class Store:
         StoreStalled and StoreError, after which the same command may be given again.
         """
         now = self._clock.now()
-        self._cursors.clear()
         with translated(self._paths.database), transaction(self._connection):
             done = perform(Task(self._connection, self._dead_letters, command_id, command, now, runs))
         # After the commit: a lost mark is made up for when the command comes again, a mark without the deed would be a lie.
@@ -204,8 +200,6 @@ class Store:
                 self._checkpoints = beside(self._connection, self._paths.database, self.identity_holds)
             opened.pop_all()
         self._captured: dict[str, frozenset[int]] = {}  # run_id -> dead letters whose seq is not passed yet
-        # run_id -> committed_seq, from the last append to the next: looking it up is a tenth of the cost of a single record.
-        self._cursors: dict[str, int] = {}
 
     def _pending(self, stretches: Iterable[Stretch]) -> tuple[dict[str, int], list[Stretch]]:
         """How far each run will be, and what is not committed yet."""
@@ -215,8 +209,8 @@ class Store:
             run_id = stretch.run_id
             last = seqs.get(run_id)
             if last is None:
-                known = self._cursors.get(run_id)
-                last = seqs[run_id] = self.cursor(run_id) if known is None else known
+                # Read each time, though it is a tenth of the cost of a single record: somebody may put an older database in place.
+                last = seqs[run_id] = self.cursor(run_id)
                 if run_id not in self._captured:
                     self._captured[run_id] = frozenset(self._dead_letters.seqs(run_id, after=last))
             if stretch.last_seq <= last:
