@@ -135,6 +135,7 @@ def _run(job: Job, assigned: Assignment) -> None:
             cycle.start()
             engine.start_run(job.name, config_of(job))
             # What is loaded now stays: to walk through it with every full collection would hold up a cycle for some milliseconds.
+            gc.collect()
             gc.freeze()
             report.ready()
             reason = cycle.run()

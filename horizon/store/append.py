@@ -159,9 +159,10 @@ class Store:
         if ACTIVE:
             reach("writer.checkpointing")
         if self._checkpoints is not None:
-            self._checkpoints.wait_until_rested()
-        with translated(self._paths.database):
-            self._connection.wal_checkpoint()
+            self._checkpoints.finish()
+        else:
+            with translated(self._paths.database):
+                self._connection.wal_checkpoint()
         self._dead_letters.checkpoint()
 
     def reopen(self) -> None:

@@ -38,6 +38,7 @@ _PAGE_BYTES = 4096  # of every database that SQLite has made since 2016; with ot
 PAGES_A_PASS = 1000  # as many as SQLite's own way moves at once
 BOUND_PAGES = (64 << 20) // _PAGE_BYTES  # 16 MiB made the writer's part four times as frequent and no shorter
 _HELD_PAGES = 2 * BOUND_PAGES  # a WAL of this size is one that somebody keeps from beginning anew
+_MOVED_AT = 96  # in the -shm file: nBackfill, how many pages have been moved (SQLite's "WAL-mode File Format", section 2.2)
 _CATCH_UPS = 5  # passes in a row before the writer takes over what is left
 _TURN_MAX_S = 5.0  # how long the writer waits for the thread when it closes or has to checkpoint itself
 
@@ -50,7 +51,7 @@ def may_run_beside() -> bool:
 def beside(writer: apsw.Connection, path: Path, is_ours: Callable[[], bool]) -> Checkpoints | None:
     """Take the checkpoints of `writer` over from SQLite; None leaves them to it.
 
-    `is_ours` says whether the files at `path` are the ones that the writer has open (R12). Raises: what SQLite raises.
+    `is_ours` says whether the files at `path` are the ones that the writer has open (R12). Raises: what SQLite raises; StoreStalled.
     """
     return Checkpoints(writer, path, is_ours) if may_run_beside() else None
 
@@ -78,7 +79,11 @@ class Checkpoints:
         # `power` whatever the writer's: it costs nothing here, because a checkpoint syncs the same way at both levels.
         self._connection = connect(path, "power")
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # a limit of the host: time may cure it (R20)
+            self._connection.close()
+            raise StoreStalled(f"{path}: no thread can be started for its checkpoints ({error}); it is tried again") from error
 
     def tend(self) -> None:
         """Wake the thread or do the last bit for it, when it is time. Raises: StoreStalled, StoreError, also for what the thread met."""
@@ -88,8 +93,8 @@ class Checkpoints:
         self._raise_failure()
         if self._is_almost_done:
             self._is_almost_done = False
-            with translated(self._path), suppress(apsw.BusyError):  # somebody else checkpoints
-                self._writer.wal_checkpoint()
+            with translated(self._path):
+                self._move(self._writer)
             self._tried = self._in_wal
         if self._tried > self._in_wal:  # the WAL has begun anew
             self._tried = 0
@@ -99,24 +104,19 @@ class Checkpoints:
             self._rests.clear()
             self._passes.put(True)
 
-    def wait_until_rested(self) -> None:
-        """Let the thread end its turn. Raises: StoreStalled when that takes too long; StoreStalled, StoreError for what it met."""
+    def finish(self) -> None:
+        """Move all that can be moved now, after the thread's turn. Raises: StoreStalled, StoreError, also for what the thread met."""
         if not self._rests.wait(_TURN_MAX_S):
             raise StoreStalled(f"a checkpoint of {self._path} has not come to an end for {_TURN_MAX_S:g} s")
         self._raise_failure()
+        with translated(self._path):
+            self._move(self._writer)
 
     def close(self) -> None:
-        """End the thread. One that hangs in a sync is left behind; until it ends, no other checkpoint succeeds.
-
-        After a failure the WAL is kept as it is, and the next connection moves all of it anew: SQLite takes what the failed pass has
-        moved for done, but Linux may have dropped it, and tells so only once (R21). (Not while another program has the database open.)
-        """
+        """End the thread. One that hangs in a sync is left behind; until it ends, no other checkpoint succeeds."""
         self._in_wal = self._tried = 0  # whatever is asked after this wakes nobody
         self._passes.put(False)
         self._thread.join(_TURN_MAX_S)
-        if self._failure is not None:
-            with suppress(apsw.ConnectionClosedError):
-                self._writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         if self._thread.is_alive():
             log.warning(
                 "a checkpoint of %s has not come to an end for %g s and is left behind", self._path, _TURN_MAX_S,
@@ -191,16 +191,39 @@ class Checkpoints:
             return 0, 0  # nothing is written to files that were replaced; the writer finds that out before its next commit
         if ACTIVE:
             reach("writer.checkpointing_beside")
-        try:
-            return self._connection.wal_checkpoint()
-        except apsw.BusyError:
-            return 0, 0  # somebody else checkpoints
+        return self._move(self._connection)
 
     def _sync_database(self) -> None:
         """SQLite syncs the database only in a pass that has moved everything, which is the writer's: do it here, where nobody waits."""
         descriptor = _descriptor(self._path)
         if descriptor is not None:
-            os.fdatasync(descriptor)
+            try:
+                os.fdatasync(descriptor)
+            except OSError:
+                self._have_all_moved_again()
+                raise
+
+    # ---- both
+
+    def _move(self, connection: apsw.Connection) -> tuple[int, int]:
+        """Returns the pages in the WAL and how many of them have been moved; of nothing when somebody else checkpoints."""
+        try:
+            return connection.wal_checkpoint()
+        except apsw.BusyError:
+            return 0, 0
+        except apsw.Error:
+            self._have_all_moved_again()
+            raise
+
+    def _have_all_moved_again(self) -> None:
+        """Let SQLite take nothing for moved, as after a crash (R21).
+
+        It counts pages as moved before the database is synced. When that sync fails, Linux may have dropped them, and says so only
+        once: the next sync succeeds, and the WAL, which alone has the pages, would be written over.
+        """
+        descriptor = _descriptor(self._path.with_name(f"{self._path.name}-shm"))
+        if descriptor is not None:
+            os.pwrite(descriptor, bytes(4), _MOVED_AT)
 
 
 def _descriptor(path: Path) -> int | None:

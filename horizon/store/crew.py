@@ -101,7 +101,7 @@ class _Hand:
     def hear(self) -> News:
         try:
             news: Any = self.pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):  # the latter when it ended in the middle of what it said
             self._process.join()
             code = self._process.exitcode
             why = "was it killed for want of memory?" if code == -signal.SIGKILL else "the lines above say why."

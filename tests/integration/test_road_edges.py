@@ -10,8 +10,10 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 from eventually import eventually
 from road import OpenRecorder, a_writer_runs, kill_writer, rows, script, stop_writer, writer_pid
@@ -103,6 +105,34 @@ def test_a_run_that_has_to_wait_asks_four_times_a_second(database: DatabasePaths
     waiting.join(10)
     link.close()
     assert asked[3] - asked[0] > 0.7
+
+
+def test_a_database_that_is_put_back_in_place_gets_again_what_the_journal_still_has(
+    database: DatabasePaths, recorder: Recorder, tmp_path: Path
+) -> None:
+    """As `sqlite3 horizon.db '.restore copy'` does it under a running writer: the file stays the same one (R12 sees nothing)."""
+    _record_and_flush(recorder, 1, 100)
+    with closing(apsw.Connection(str(tmp_path / "copy.db"))) as copy:
+        with closing(apsw.Connection(str(database.database))) as live:
+            _copy(live, copy)
+        _record_and_flush(recorder, 101, 200)
+        with closing(apsw.Connection(str(database.database))) as live:
+            _copy(copy, live)
+    _record_and_flush(recorder, 201, 300)
+    assert rows(database, "SELECT count(*), count(DISTINCT fill_id) FROM fills") == [(300, 300)]
+
+
+def _record_and_flush(recorder: Recorder, first: int, last: int) -> None:
+    for number in range(first, last + 1):
+        recorder.record(fill(number))
+    recorder.flush(20)
+
+
+def _copy(source: apsw.Connection, target: apsw.Connection) -> None:
+    target.set_busy_timeout(5000)
+    with target.backup("main", source, "main") as backup:
+        while not backup.done:
+            backup.step(-1)
 
 
 def test_a_slow_writer_gets_few_messages_and_all_records(database: DatabasePaths, recorder: Recorder) -> None:

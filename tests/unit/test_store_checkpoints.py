@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from typing import cast
 
 import apsw
 import pytest
@@ -29,6 +31,13 @@ READER = """
 import sys, apsw
 connection = apsw.Connection(sys.argv[1], flags=apsw.SQLITE_OPEN_READONLY)
 connection.execute("BEGIN")
+print(connection.execute("SELECT count(*) FROM fills").get, flush=True)
+sys.stdin.read()
+"""
+
+IDLER = """
+import sys, apsw
+connection = apsw.Connection(sys.argv[1], flags=apsw.SQLITE_OPEN_READONLY)
 print(connection.execute("SELECT count(*) FROM fills").get, flush=True)
 sys.stdin.read()
 """
@@ -188,6 +197,54 @@ def test_what_time_can_cure_stalls_the_store_until_it_is_reopened(
     assert busy.store.cursor("run-1") == committed
     busy.goes_on_until_the_wal_begins_anew()
     assert rows(paths.database, "SELECT count(*) FROM fills") == [(busy.run.seq,)]
+
+
+@pytest.mark.parametrize("by_whom", ["thread", "writer"])
+@pytest.mark.parametrize("is_open_elsewhere", [False, True])
+def test_what_a_failed_sync_may_have_dropped_is_moved_again(
+    busy: Busy, paths: DatabasePaths, monkeypatch: pytest.MonkeyPatch, by_whom: str, is_open_elsewhere: bool
+) -> None:
+    """R21: as Linux does it, the pages that could not be written are gone from memory too, and the next sync succeeds."""
+    busy.goes_on_until_the_wal_begins_anew()
+    busy.store.checkpoint()
+    database = checkpoints._descriptor(paths.database)
+    assert database is not None
+    synced = os.pread(database, 1 << 26, 0)
+    drops: list[int] = []
+
+    def drop() -> None:
+        unsynced = os.fstat(database).st_size - len(synced)
+        drops.append(os.pwrite(database, synced + bytes(unsynced), 0))
+
+    def fail_once(descriptor: int) -> None:
+        if not drops:
+            drop()
+            raise OSError(errno.EIO, "Input/output error")
+
+    class FailingOnce:
+        def wal_checkpoint(self) -> tuple[int, int]:
+            drop()
+            raise apsw.IOError("disk I/O error")
+
+    with ExitStack() as programs:
+        if is_open_elsewhere:
+            command = [sys.executable, "-c", IDLER, str(paths.database)]
+            idler = programs.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            assert idler.stdin is not None
+            programs.callback(idler.stdin.close)
+            assert idler.stdout is not None
+            assert idler.stdout.readline()
+        if by_whom == "thread":
+            monkeypatch.setattr(os, "fdatasync", fail_once)
+        else:
+            busy.beside._writer = cast(apsw.Connection, FailingOnce())
+        assert isinstance(busy.goes_on_until_it_fails(), StoreStalled)
+        assert drops
+        busy.store.reopen()
+        busy.goes_on_until_the_wal_begins_anew()
+        busy.store.close()
+    assert rows(paths.database, "PRAGMA integrity_check") == [("ok",)]
+    assert rows(paths.database, "SELECT count(*), count(DISTINCT seq) FROM fills") == [(busy.run.seq, busy.run.seq)]
 
 
 def test_a_damaged_database_found_beside_the_commits_is_for_a_person(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
