@@ -58,7 +58,7 @@ QUESTIONS = {
         needs_gib=3,
     ),
     "recovery_time": Question(
-        "How long from the start of a killed strategy to its first order, with how much history?", {"repeats": 3}, needs_gib=6
+        "How long from the start of a killed strategy to its first order, with how much history?", {"repeats": 1}, needs_gib=6
     ),
     "restart_time": Question("How long from the kill of a strategy until the supervisor knows, and until it trades again?"),
     "writer_kill_gap": Question("How long is nothing committed when the writer is killed?", {"durability": _BOTH, "repeats": 3}),

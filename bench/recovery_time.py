@@ -13,7 +13,7 @@ Models what `history.py` makes: ten strategies of twenty markets each, a million
 - `view`: what the commands ask by default, from the open of the database to the rows; and `horizon fills` as a command, with the
   start of Python.
 
-Needs 6 GB of disk. On four idle cores it takes four to five minutes, of which the making of the history is one and a half.
+Needs 6 GB of disk. Once through takes about five minutes on four cores, which is why it is not repeated unless `--repeats` says so.
 """
 
 from __future__ import annotations
