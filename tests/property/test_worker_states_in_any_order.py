@@ -93,7 +93,7 @@ def test_what_crashes_again_and_again_waits_within_bounds_and_keeps_to_the_start
     for becomes_ready, lived_s, exit_code in lives:
         for event in (Due(), Started(1), BecameReady() if becomes_ready else Late()):
             life, _ = step(life, event, now, rules, random)
-        now += lived_s
+        born, now = now, now + lived_s
         life, _ = step(life, Ended(exit_code), now, rules, random)
         # Then it is quarantined exactly when one more start would break the limit
         recent = [at for at in restarts if now - at < interval_s]
@@ -101,7 +101,7 @@ def test_what_crashes_again_and_again_waits_within_bounds_and_keeps_to_the_start
         if life.state is State.QUARANTINED:
             return
         # and waits no longer than the ceiling, which doubles with every death until it was ready for a minute
-        in_a_row = 1 if becomes_ready and lived_s >= FORGOTTEN_AFTER_S else in_a_row + 1
+        in_a_row = 1 if becomes_ready and now - born >= FORGOTTEN_AFTER_S else in_a_row + 1
         assert life.start_at is not None
         assert now <= life.start_at <= now + min(CEILING_S, FIRST_CEILING_S * 2 ** (in_a_row - 1))
         now = life.start_at

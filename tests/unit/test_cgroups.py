@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from horizon.config import Limits
+from supervisor import cgroups
 from supervisor.cgroups import Group, Groups, NotDelegated
 from supervisor.limits import LOOK_EVERY_S, Mark, Memory
 
@@ -33,6 +34,12 @@ class Host:
 
     def open(self) -> Groups:
         return Groups.open(self.place, self.process)
+
+
+@pytest.fixture(autouse=True)
+def childless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests leave this process helpers of multiprocessing, which would be moved too: here a file takes one pid."""
+    monkeypatch.setattr(cgroups, "_children", list)
 
 
 @pytest.fixture

@@ -89,16 +89,44 @@ class Busy:
         while self.beside._in_wal < pages:
             self.append()
 
-    def goes_on_until_it_fails(self) -> StoreError:
+    def goes_on_until_it_fails(self, begun_anew: Callable[[], object] = lambda: None) -> StoreError:
         """What it fails with; what was not stored is not counted."""
         for _ in range(1000):
             stored = self.run.seq
             try:
-                self.append()
+                if self.append():
+                    begun_anew()
             except StoreError as error:
                 self.run.seq = stored
                 return error
         raise AssertionError("nothing has failed")
+
+
+class Disk:
+    """What of a database has certainly been synced, and what Linux may drop when a sync fails."""
+
+    def __init__(self, paths: DatabasePaths) -> None:
+        # SQLite's own descriptors: to close another one would drop its locks.
+        database, index = checkpoints._descriptor(paths.database), checkpoints._descriptor(paths.database.with_name("x.db-shm"))
+        assert database is not None
+        assert index is not None
+        self._database, self._index = database, index
+        self.dropped = False
+        self.is_synced()
+
+    def is_synced(self) -> None:
+        """To be said when a WAL has just begun anew: all that came before was moved and synced."""
+        self._synced = os.pread(self._database, 1 << 26, 0)
+
+    def has_unsynced_pages(self) -> bool:
+        """Not when all of the WAL has been moved: then SQLite has synced, and the WAL may begin anew at any moment."""
+        in_wal, moved = (int.from_bytes(os.pread(self._index, 4, place), sys.byteorder) for place in (16, 96))
+        return moved < in_wal
+
+    def drop(self) -> None:
+        self.dropped = True
+        grown = os.fstat(self._database).st_size - len(self._synced)
+        os.pwrite(self._database, self._synced + bytes(grown), 0)
 
 
 def wal_bytes(paths: DatabasePaths) -> int:
@@ -207,23 +235,19 @@ def test_what_a_failed_sync_may_have_dropped_is_moved_again(
     """R21: as Linux does it, the pages that could not be written are gone from memory too, and the next sync succeeds."""
     busy.goes_on_until_the_wal_begins_anew()
     busy.store.checkpoint()
-    database = checkpoints._descriptor(paths.database)
-    assert database is not None
-    synced = os.pread(database, 1 << 26, 0)
-    drops: list[int] = []
-
-    def drop() -> None:
-        unsynced = os.fstat(database).st_size - len(synced)
-        drops.append(os.pwrite(database, synced + bytes(unsynced), 0))
+    disk = Disk(paths)
+    writer = busy.beside._writer
 
     def fail_once(descriptor: int) -> None:
-        if not drops:
-            drop()
+        if disk.has_unsynced_pages() and not disk.dropped:
+            disk.drop()
             raise OSError(errno.EIO, "Input/output error")
 
     class FailingOnce:
         def wal_checkpoint(self) -> tuple[int, int]:
-            drop()
+            if not disk.has_unsynced_pages() or disk.dropped:
+                return writer.wal_checkpoint()
+            disk.drop()
             raise apsw.IOError("disk I/O error")
 
     with ExitStack() as programs:
@@ -238,8 +262,8 @@ def test_what_a_failed_sync_may_have_dropped_is_moved_again(
             monkeypatch.setattr(os, "fdatasync", fail_once)
         else:
             busy.beside._writer = cast(apsw.Connection, FailingOnce())
-        assert isinstance(busy.goes_on_until_it_fails(), StoreStalled)
-        assert drops
+        assert isinstance(busy.goes_on_until_it_fails(begun_anew=disk.is_synced), StoreStalled)
+        assert disk.dropped
         busy.store.reopen()
         busy.goes_on_until_the_wal_begins_anew()
         busy.store.close()
