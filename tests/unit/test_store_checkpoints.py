@@ -117,11 +117,12 @@ class Disk:
     def is_synced(self) -> None:
         """To be said when a WAL has just begun anew: all that came before was moved and synced."""
         self._synced = os.pread(self._database, 1 << 26, 0)
+        self._salts = os.pread(self._index, 8, 32)
 
     def has_unsynced_pages(self) -> bool:
-        """Not when all of the WAL has been moved: then SQLite has synced, and the WAL may begin anew at any moment."""
+        """Not when all of the WAL has been moved: then SQLite has synced, and the WAL begins anew or has begun anew just now."""
         in_wal, moved = (int.from_bytes(os.pread(self._index, 4, place), sys.byteorder) for place in (16, 96))
-        return moved < in_wal
+        return moved < in_wal and os.pread(self._index, 8, 32) == self._salts
 
     def drop(self) -> None:
         self.dropped = True
